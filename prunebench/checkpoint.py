@@ -1,0 +1,77 @@
+"""What a stopped run needs to go on: weights, moments, masks and the step, as safetensors and JSON.
+
+Data order, dropout, learning rate and sparsity are functions of (seed, step), so there is nothing else to keep.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from prunebench.paths import whole_folder
+
+KEPT = 2  # the newest and, should that one be damaged, the one before
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`step` updates were made. `tensors` has one mapping a file: model, optimizer, masks."""
+
+    step: int
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    extra: Mapping[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Writes `folder/step-<n>/`, whole or not at all, and removes what is older than the last two."""
+    with whole_folder(folder / f"step-{checkpoint.step:09d}") as temporary:
+        sums = {}
+        for name, tensors in checkpoint.tensors.items():
+            path = temporary / f"{name}.safetensors"
+            save_file({key: tensor.detach().contiguous().cpu() for key, tensor in tensors.items()}, path)
+            sums[name] = _checksum(path)
+        state = {"step": checkpoint.step, "checksums": sums, "extra": dict(checkpoint.extra)}
+        (temporary / "state.json").write_text(json.dumps(state))
+    for old in _saved(folder)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest undamaged checkpoint, and a line for each damaged one that was passed over."""
+    damaged = []
+    for path in reversed(_saved(folder)):
+        try:
+            return _read(path), damaged
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            damaged.append(f"checkpoint {path.name} is damaged ({error}): going on from the one before")
+    return None, damaged
+
+
+def _read(path: Path) -> Checkpoint:
+    state = json.loads((path / "state.json").read_text())
+    for name, checksum in state["checksums"].items():
+        if _checksum(path / f"{name}.safetensors") != checksum:
+            raise ValueError(f"{name}.safetensors does not have the checksum it was written with")
+    tensors = {name: load_file(path / f"{name}.safetensors") for name in state["checksums"]}
+    return Checkpoint(state["step"], tensors, state["extra"])
+
+
+def _saved(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"))
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while part := file.read(1 << 24):
+            checksum = zlib.crc32(part, checksum)
+    return checksum

@@ -1,0 +1,192 @@
+"""Every setting of prunebench: its type, its default and what it means. YAML in conf/ holds only what differs.
+
+The dataclasses are Hydra's structured configs, so a wrong key or type is refused while composing. They are not frozen
+(Hydra merges into them); `prunebench.plan` freezes what a run does. Ranges and contradictions: `prunebench.validate`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class ModelConfig:
+    """Which pretrained encoder (or decoder) to start from."""
+
+    name: str = MISSING  # hub name or folder
+    revision: str | None = None  # branch, tag or commit of a hub name
+    tokenizer: str | None = None  # hub name or folder; default: the model's own
+    config: dict[str, Any] = field(default_factory=dict)  # what is known of the HF config, for `plan`
+    from_config: bool = False  # build from `config` with random weights: no hub, no folder
+
+
+@dataclass
+class DatasetConfig:
+    """A dataset by hub name or local files, and how its task family reads it."""
+
+    name: str = MISSING
+    task: str = MISSING  # a module of prunebench.tasks: classification, question_answering, synthetic
+    hub: str | None = None
+    hub_config: str | None = None
+    revision: str | None = None
+    train_file: str | None = None  # csv, tsv, json, jsonl or parquet, also .gz; instead of `hub`
+    validation_file: str | None = None
+    train_split: str = "train"
+    validation_splits: list[str] = field(default_factory=lambda: ["validation"])
+    header: bool = True  # false: the first line of a csv or tsv is data, and columns go by number: "0", "1", ...
+    text_columns: list[str] = field(default_factory=list)  # one or two; empty: found by their usual names
+    label_column: str = "label"
+    labels: list[str] | None = None  # label names in the order of their ids; default: read from the data
+    regression: bool = False
+    metrics: list[str] = field(default_factory=list)
+    metric: str = ""  # the primary one, with which dense and sparse are compared
+    max_length: int = 128  # tokens
+    doc_stride: int = 128  # tokens that neighbouring windows share (question answering)
+    max_answer_length: int = 30  # tokens (question answering)
+    n_best: int = 20  # start and end positions tried for an answer (question answering)
+    limit: int | None = None  # a fixed random subset of so many training examples
+    validation_limit: int | None = None  # the same for every validation split
+    holdout: int | None = None  # validate on so many training examples, taken out of training
+    examples: dict[str, int] = field(default_factory=dict)  # published number of examples by split, for `plan`
+    windows: dict[str, int] = field(default_factory=dict)  # question answering: measured number of windows by split
+    params: dict[str, Any] = field(default_factory=dict)  # of a synthetic task
+
+
+@dataclass
+class CriterionConfig:
+    """How much a weight matters: a function of prunebench.sparsity.criteria and its own settings."""
+
+    name: str = "magnitude"
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ScopeConfig:
+    """How the budget of weights is shared among the matrices: global, uniform, erk or row."""
+
+    name: str = "global"
+    floor: float = 0.0  # smallest share of weights every matrix keeps
+
+
+@dataclass
+class PatternConfig:
+    """Which weights live and die together: unstructured, or n_m (n kept of every m neighbouring inputs)."""
+
+    name: str = "unstructured"
+    n: int | None = None
+    m: int | None = None
+
+
+@dataclass
+class PhaseConfig:
+    """A stretch of training. Its length is `epochs`, or `units` of the dense recipe (trainer.epochs)."""
+
+    name: str = "train"
+    epochs: float | None = None
+    units: float = 1.0
+    repeat: int = 1
+    scaled: bool = False  # repeat n(s) times, see ScheduleConfig.units_per_halving
+    prune: bool = False  # inside the pruning window
+    restart_lr: bool = True  # start a new learning-rate cycle (a rewind); false: go on with the previous one
+    reset_optimizer: bool = False  # forget the optimizer's moments at the start
+    only_from: str | None = None  # "pretrained": only when the run starts there (its weights are not fine-tuned yet)
+
+
+@dataclass
+class ScheduleConfig:
+    """Phases, and how sparsity rises over the window from the first to the last phase that prunes.
+
+    The first pruning is at the start of the window, the last at its end, where the target is reached.
+    """
+
+    name: str = "dense"
+    phases: list[PhaseConfig] = field(default_factory=lambda: [PhaseConfig()])
+    units_per_halving: float = 1.0  # c in n(s) = max(1, ceil(c * log2(1 / (1 - s))))
+    initial_sparsity: float | None = None  # of the first pruning, cut at the target
+    initial_fraction: float | None = None  # the same as a share of the target; at most one of the two
+    curve: str = "cubic"  # cubic, linear or geometric
+    prunings_per_epoch: float | None = None  # at most one of these two;
+    prune_every: int | None = None  # steps;   neither: at the start of each pruning phase and at the end
+    lr: float | None = None  # instead of trainer.lr and trainer.final_lr
+    final_lr: float | None = None
+    peak_decay: float = 1.0  # each restart begins at this times the peak before
+
+
+@dataclass
+class PruningConfig:
+    """Guideline 1: what is pruned, and by which criterion, scope, pattern and schedule."""
+
+    components: list[str] = field(default_factory=lambda: ["encoder"])  # encoder, pooler, embeddings, head; or all
+    budget_from: list[str] | None = None  # take as many weights as `sparsity` of these components, from `components`
+    criterion: CriterionConfig = field(default_factory=CriterionConfig)
+    scope: ScopeConfig = field(default_factory=ScopeConfig)
+    pattern: PatternConfig = field(default_factory=PatternConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+
+@dataclass
+class DistillationConfig:
+    """Guideline 3: L = (1 - hardness) * task + hardness * temperature^2 * KL(teacher || student)."""
+
+    teacher: str = "auto"  # auto: the dense model of the same seed; none; a folder or hub name
+    hardness: float = 0.0  # 0: no distillation; 1: labels are never used
+    temperature: float | str = 1.0  # or "auto": from the teacher's own confidence
+    cache_gb: float = 4.0  # keep the teacher's logits on disk up to this size, else compute them online
+
+
+@dataclass
+class TrainerConfig:
+    """The dense recipe, which is the unit of every schedule, and how it is computed."""
+
+    epochs: float = 3.0
+    lr: float = 5e-5
+    final_lr: float = 0.0
+    warmup: float = 0.0  # share of a learning-rate cycle
+    batch_size: int = 32  # examples in an optimizer step, over all devices and accumulation
+    accumulation: int = 1  # parts a batch is computed in
+    eval_batch_size: int = 128
+    weight_decay: float = 0.0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = 1e-8
+    max_grad_norm: float = 1.0  # 0: no clipping
+    precision: str = "auto"  # fp32, bf16, fp16; auto: bf16 on GPUs that have it, else fp32
+    dropout: float | None = None  # instead of the model's own
+    eval_every: float | None = None  # epochs; default: at the end of every phase
+    keep: str = "last"  # which weights are exported: last, or best among evaluations at the final sparsity
+    max_steps: int | None = None  # stop every schedule's clock here, for smoke runs
+    log_every: int = 10  # steps
+    checkpoint_minutes: float = 5.0
+    checkpoint_steps: int | None = None
+    device: str = "auto"  # auto, cpu, cuda, mps
+
+
+@dataclass
+class TrackerConfig:
+    """Where metrics go besides metrics.jsonl, which is always written."""
+
+    name: str = "local"  # local or wandb
+    project: str = "prunebench"
+    entity: str | None = None
+    group: str | None = None  # default: the run's name, so that seeds stand together
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class RunConfig:
+    """One run, completely."""
+
+    name: str = "${recipe}"  # folder below `outputs`
+    recipe: str = "custom"  # filled in from the choice on the command line
+    sparsity: float = 0.0  # share of zeros among the prunable weights at the end
+    seed: int = 1
+    start: str = "pretrained"  # teacher, pretrained, or the folder of a fine-tuned model
+    outputs: str = "outputs"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    pruning: PruningConfig = field(default_factory=PruningConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)

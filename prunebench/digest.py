@@ -1,0 +1,73 @@
+"""The identity of a run: a hash over everything that changes its result, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from prunebench.config import DistillationConfig, PruningConfig, RunConfig
+from prunebench.results import SCHEMA
+
+NOT_IN_RESULT = ("eval_batch_size", "log_every", "checkpoint_minutes", "checkpoint_steps", "device")
+DENSE = "dense"  # name of the recipe and of the folder of dense runs
+
+
+def prunes(config: RunConfig) -> bool:
+    """Whether a run takes weights away; one that does not is a dense run, whatever its recipe."""
+    return config.sparsity > 0
+
+
+def dense_config(config: RunConfig) -> RunConfig:
+    """The dense run that `config` is compared with: same model, data, dense recipe and seed, nothing pruned.
+
+    A run that starts from a fine-tuned folder has that model as it is for its dense run.
+    """
+    start = config.start if config.start not in ("teacher", "pretrained") else "pretrained"
+    pruning = PruningConfig()
+    if start != "pretrained":
+        pruning.schedule.phases[0].epochs = 0.0
+    return replace(
+        config,
+        name=DENSE,
+        recipe=DENSE,
+        sparsity=0.0,
+        start=start,
+        pruning=pruning,
+        distillation=DistillationConfig(teacher="none"),
+    )
+
+
+def run_digest(config: RunConfig, *, model: str, data: Mapping[str, Any], teacher: str | None, precision: str) -> str:
+    """12 hex digits over settings and contents.
+
+    Args:
+        model: identity of the pretrained model's files, see `identity.model_identity`.
+        data: identity of the dataset, see `Task.identity`.
+        teacher: digest of the dense run or identity of the teacher's files, where the result depends on it.
+        precision: as resolved, never "auto".
+    """
+    trainer = {key: value for key, value in asdict(config.trainer).items() if key not in NOT_IN_RESULT}
+    pruning = asdict(config.pruning)
+    pruning["schedule"].pop("name")
+    identity = {
+        "schema": SCHEMA,
+        "sparsity": config.sparsity,
+        "seed": config.seed,
+        "start": config.start if config.start in ("teacher", "pretrained") else "folder",
+        "model": [model, config.model.config if config.model.from_config else None, config.model.tokenizer],
+        "data": data,
+        "pruning": pruning if prunes(config) else pruning["schedule"]["phases"],
+        "distillation": asdict(config.distillation) if config.distillation.hardness > 0 else None,
+        "trainer": trainer | {"precision": precision},
+        "teacher": teacher,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def needs_dense(config: RunConfig) -> bool:
+    """Whether the result itself, not only the recovery, depends on the dense run."""
+    distils = config.distillation.hardness > 0 and config.distillation.teacher == "auto"
+    return prunes(config) and (config.start == "teacher" or distils)

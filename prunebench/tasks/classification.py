@@ -1,0 +1,190 @@
+"""Classification and regression of one text or of two: GLUE's nine, and any set of that form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from prunebench.config import DatasetConfig
+from prunebench.errors import RunError, UsageError
+from prunebench.tasks.base import Heads, Prediction, Row, Task
+from prunebench.tasks.encoding import Columns, bounds_of
+from prunebench.tasks.labels import label_ids, label_names, numbers
+from prunebench.tasks.tables import Table
+
+TEXT_COLUMNS = (  # tried in this order
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("text1", "text2"),
+    ("sentence",),
+    ("text",),
+)
+CHUNK = 2000  # texts given to the tokenizer at once
+
+
+@dataclass
+class Examples:
+    """One split: `texts` holds one or two columns of n texts, `labels` n ids or values, `ids` n row numbers."""
+
+    texts: list[list[str]]
+    labels: list[int] | list[float]
+    ids: list[int]
+
+
+class ClassificationTask(Task):
+    """A label, or a number (regression), for every text or pair of texts.
+
+    A subclass with data of its own overrides `splits`, `raw` and `source_identity`.
+    """
+
+    head = "AutoModelForSequenceClassification"
+    settings = ("header", "text_columns", "label_column", "labels", "regression")
+
+    def __init__(self, dataset: DatasetConfig) -> None:
+        self.problem = "regression" if dataset.regression else "classification"
+        super().__init__(dataset)
+        if dataset.regression and dataset.labels:
+            raise UsageError("dataset.regression=true and dataset.labels exclude each other: set labels to null")
+        if len(dataset.text_columns) > 2:
+            raise UsageError(f"dataset.text_columns={list(dataset.text_columns)}: give one column, or two for pairs")
+
+    @cached_property
+    def labels(self) -> list[str] | None:
+        if self.dataset.regression:
+            return None
+        if self.dataset.labels is not None:
+            return _distinct(list(self.dataset.labels))
+        return label_names(self.table("train"), self.dataset.label_column)
+
+    @property
+    def num_labels(self) -> int:
+        return 1 if self.labels is None else len(self.labels)
+
+    def read(self, table: Table) -> Examples:
+        texts = [_texts(table, name) for name in self._text_columns(table)]
+        column = self.dataset.label_column
+        labels = numbers(table, column) if self.labels is None else label_ids(table, column, self.labels)
+        return Examples(texts, labels, [table.position(row) for row in range(len(table))])
+
+    def _text_columns(self, table: Table) -> Sequence[str]:
+        if self.dataset.text_columns:
+            return list(self.dataset.text_columns)
+        for names in TEXT_COLUMNS:
+            if all(name in table.columns for name in names):
+                return names
+        usual = ", ".join("+".join(names) for names in TEXT_COLUMNS)
+        table.column(usual, "dataset.text_columns")  # raises
+        raise AssertionError
+
+    def content(self, split: str) -> Any:
+        examples = self.examples(split)
+        return [examples.texts, examples.labels, self.labels]
+
+    def tokenize(self, split: str, tokenizer: Any) -> tuple[np.ndarray, Columns]:
+        examples = self.examples(split)
+        names = [
+            name for name in ("input_ids", "token_type_ids") if name in ("input_ids", *tokenizer.model_input_names)
+        ]
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        lengths: list[np.ndarray] = []
+        for start in range(0, len(examples.ids), CHUNK):
+            texts = [column[start : start + CHUNK] for column in examples.texts]
+            rows = tokenizer(*texts, truncation=True, max_length=self.dataset.max_length, return_attention_mask=False)
+            lengths.append(np.diff(bounds_of(rows["input_ids"])))
+            for name in names:
+                parts[name].append(np.concatenate([np.asarray(row, np.int32) for row in rows[name]]))
+        bounds = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+        self._refuse_empty(split, bounds)
+        columns = {name: np.concatenate(part) for name, part in parts.items()}
+        dtype = np.float32 if self.labels is None else np.int64
+        return bounds, columns | {"labels": np.asarray(examples.labels, dtype)}
+
+    def _refuse_empty(self, split: str, bounds: np.ndarray) -> None:
+        empty = np.flatnonzero(np.diff(bounds) == 0)
+        if len(empty):
+            row = self.examples(split).ids[empty[0]] + 1
+            raise UsageError(
+                f"dataset {self.dataset.name}, {split}, row {row}: the text has no tokens: remove that row"
+            )
+
+    # what a model does with them
+
+    def heads(self, outputs: Any, batch: Mapping[str, Tensor]) -> Heads:
+        """{"logits": (B, num_labels)}."""
+        return {"logits": outputs.logits.float()}
+
+    def loss(self, heads: Heads, batch: Mapping[str, Tensor]) -> Tensor:
+        """Cross-entropy, or for regression the mean squared error."""
+        if self.problem == "regression":
+            return F.mse_loss(heads["logits"].squeeze(-1), batch["labels"])
+        return F.cross_entropy(heads["logits"], batch["labels"])
+
+    def rows(self, heads: Heads, batch: Mapping[str, Tensor]) -> list[Row]:
+        return [{"logits": row} for row in heads["logits"].detach().float().cpu().numpy()]
+
+    # how good that is
+
+    def predictions(self, split: str, collected: Sequence[Row]) -> list[Prediction]:
+        """id (row of the file, from 0), label, prediction, and logits and correct (or, for regression, error)."""
+        examples = self.examples(split)
+        logits = np.stack([row["logits"] for row in collected])
+        if not np.isfinite(logits).all():
+            raise RunError(
+                f"the model's outputs on {split} are not finite numbers: training diverged; "
+                "lower trainer.lr, or use trainer.precision=fp32"
+            )
+        return [
+            {"id": i, **self._prediction(label, row)}
+            for i, label, row in zip(examples.ids, examples.labels, logits, strict=True)
+        ]
+
+    def _prediction(self, label: float, logits: np.ndarray) -> Prediction:
+        if self.labels is None:
+            value = float(logits[0])
+            return {"label": label, "prediction": value, "error": value - label}
+        best = int(logits.argmax())
+        return {
+            "label": self.labels[int(label)],
+            "prediction": self.labels[best],
+            "correct": best == label,
+            "logits": [round(float(value), 5) for value in logits],
+        }
+
+    def score(self, split: str, predictions: Sequence[Prediction]) -> dict[str, float]:
+        from prunebench.tasks import metrics
+
+        ids = {name: i for i, name in enumerate(self.labels or [])}
+        predicted, expected = (
+            [ids[line[key]] if ids else line[key] for line in predictions] for key in ("prediction", "label")
+        )
+        scores: dict[str, float] = {}
+        for name in self.metrics:
+            settings = {"average": "macro"} if name == "f1" and self.num_labels > 2 else {}
+            scores |= metrics.compute(name, predicted, expected, **settings)
+        return {name + self._suffix(split): value for name, value in scores.items()}
+
+
+TASK = ClassificationTask
+
+
+def _texts(table: Table, name: str) -> list[str]:
+    values = table.column(name, "dataset.text_columns")
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            what = "missing" if value is None else f"a {type(value).__name__}, not a text"
+            raise UsageError(f"{table.where(row)}: '{name}' is {what}")
+    return values
+
+
+def _distinct(labels: list[str]) -> list[str]:
+    if len(set(labels)) < len(labels) or len(labels) < 2:
+        raise UsageError(f"dataset.labels={labels}: give at least two different names, or null to read them")
+    return labels

@@ -1,0 +1,61 @@
+"""Settings of a dataset that every task family reads alike: which metrics, which rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prunebench.config import DatasetConfig
+from prunebench.errors import UsageError
+
+METRICS = {  # ours, by problem: is higher better?
+    "classification": {"accuracy": True, "f1": True, "matthews_correlation": True},
+    "regression": {"pearson": True, "spearmanr": True, "mse": False},
+    "question_answering": {"f1": True, "exact_match": True},
+}
+DEFAULTS = {"classification": ["accuracy"], "regression": ["pearson", "spearmanr", "mse"]}
+LOWER_IS_BETTER = ("mse", "mae", "rmse", "mape", "smape", "mase", "brier_score", "perplexity", "wer", "cer", "ter")
+SUBSET_SEED, HOLDOUT_SEED = 20231213, 542  # fixed: the same examples whatever the seed of a run
+
+
+def check_metrics(dataset: DatasetConfig, problem: str) -> tuple[list[str], str, bool]:
+    """(all metrics, the primary one first; the primary one; is higher better there?) of a dataset.
+
+    Raises:
+        UsageError: a metric is of another problem, or (fetched here, to find out early) not to be had.
+    """
+    ours = METRICS[problem]
+    given = [dataset.metric] if dataset.metric else []
+    names = list(dict.fromkeys([*given, *dataset.metrics])) or DEFAULTS.get(problem, list(ours))
+    foreign = [name for name in names if name not in ours]
+    for name in foreign:
+        if problem == "question_answering" or any(name in others for others in METRICS.values()):
+            raise UsageError(f"dataset.metrics: '{name}' is no metric for {problem}, which has {', '.join(ours)}")
+    if foreign:
+        from prunebench.tasks import metrics
+
+        metrics.check(foreign)
+    return names, names[0], ours.get(names[0], names[0] not in LOWER_IS_BETTER)
+
+
+def choose(total: int, split: str, dataset: DatasetConfig) -> list[int]:
+    """The rows, in ascending order, that `split` uses of the `total` in its source.
+
+    `holdout` rows are taken out of train first; then `limit` (for validation: `validation_limit`) of what is left,
+    a larger limit containing the smaller. Random, but the same for every seed of a run.
+
+    Raises:
+        UsageError: the holdout leaves nothing to train on, or a limit nothing at all.
+    """
+    rows = np.arange(total)
+    if dataset.holdout is not None and split in ("train", "holdout"):
+        if not 0 < dataset.holdout < total:
+            raise UsageError(f"dataset.holdout={dataset.holdout}: train has {total} examples; take 1 to {total - 1}")
+        shuffled = np.random.RandomState(HOLDOUT_SEED).permutation(total)  # its stream is frozen, Generator's is not
+        rows = np.sort(shuffled[: dataset.holdout] if split == "holdout" else shuffled[dataset.holdout :])
+    name = "limit" if split == "train" else "validation_limit"
+    limit: int | None = getattr(dataset, name)
+    if limit is not None and limit < 1:
+        raise UsageError(f"dataset.{name}={limit}: it must be at least 1, or null for all examples")
+    if limit is not None and limit < len(rows):
+        rows = np.sort(rows[np.random.RandomState(SUBSET_SEED).permutation(len(rows))[:limit]])
+    return [int(row) for row in rows]

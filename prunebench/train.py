@@ -1,0 +1,336 @@
+"""The training loop: one function that reads from top to bottom, on accelerate."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from prunebench.batches import BatchOrder, share_of, step_seed
+from prunebench.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from prunebench.config import TrainerConfig
+from prunebench.distill import distillation_loss
+from prunebench.errors import RunError
+from prunebench.optim import forget_moments, load_moments, make_optimizer, moments, set_lr
+from prunebench.plan import Phase, Plan
+from prunebench.progress import TrainingProgress, warn
+from prunebench.sparsity.sparsifier import Sparsifier
+from prunebench.tasks.base import Encoded, Heads, Task
+from prunebench.tracking import Tracker
+
+
+class Teacher(Protocol):
+    """The dense model's heads for some training examples, shaped like the student's."""
+
+    def __call__(self, indices: np.ndarray, batch: Mapping[str, Tensor], student: Heads) -> Heads: ...
+
+
+@dataclass(frozen=True)
+class Distillation:
+    teacher: Teacher
+    hardness: float
+    temperature: float
+
+
+@dataclass
+class Trained:
+    """What training left besides the weights in the model."""
+
+    seconds: float
+    best: dict[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Job:
+    """Everything the loop works with; `run.py` puts it together."""
+
+    title: str
+    model: nn.Module
+    task: Task
+    data: Encoded
+    plan: Plan
+    sparsifier: Sparsifier
+    settings: TrainerConfig
+    seed: int
+    distillation: Distillation | None
+    accelerator: Accelerator
+    state: Path
+    trackers: Callable[[int], list[Tracker]]  # given the step at which training goes on
+    evaluate: Callable[[nn.Module], dict[str, float]]
+    sparsity_scale: float = 1.0  # weights of the budget over weights of the targets, see PruningConfig.budget_from
+
+
+def train(job: Job) -> Trained:
+    """Runs the plan, from its beginning or from the newest checkpoint, and leaves the final weights in the model.
+
+    Raises:
+        RunError: a loss or gradient is not finite.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint was saved.
+    """
+    settings = job.settings
+    optimizer = make_optimizer(
+        job.model, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps
+    )
+    start, trained = _restore(job, optimizer)
+    if start < job.plan.steps or start == 0:
+        _loop(job, optimizer, start, trained)
+    if settings.keep == "best" and trained.best is not None:
+        _load_best(job)
+    return trained
+
+
+def _loop(job: Job, optimizer: torch.optim.Optimizer, start: int, trained: Trained) -> None:
+    plan, settings, accelerator = job.plan, job.settings, job.accelerator
+    model, prepared = accelerator.prepare(job.model, optimizer)
+    order = BatchOrder(job.data.lengths, settings.batch_size, job.seed)
+    log = _Log(job.trackers(start))
+    saver = _Saver(job, optimizer, trained, log)
+    with _stoppable() as stop, TrainingProgress(job.title, plan.steps, start) as progress:
+        for step in range(start, plan.steps + 1):
+            if stop.asked or saver.due(step):
+                saver.save(step)
+            if stop.asked:
+                raise KeyboardInterrupt
+            if step in plan.eval_at and step < plan.steps:
+                _evaluate(job, step, trained, log, progress)
+            if plan.is_update(step):
+                _prune(job, step, optimizer, trained, log)
+            if step == plan.steps:
+                break
+            phase = plan.phase(step)
+            if phase.reset_optimizer and step == phase.start:
+                forget_moments(optimizer)
+            set_lr(optimizer, plan.lr(step))
+            torch.manual_seed(step_seed(job.seed, step, accelerator.process_index))
+            row = _update(job, model, prepared, order(step))
+            log.add(step, row | _position(plan, phase, step), examples=settings.batch_size)
+            if progress.due():
+                progress.update(step, log.last(), log.rate)
+            if (step + 1) % settings.log_every == 0:
+                log.flush()
+        if plan.steps in plan.eval_at and settings.keep == "best":
+            _evaluate(job, plan.steps, trained, log, progress)
+        saver.save(plan.steps)
+
+
+def _position(plan: Plan, phase: Phase, step: int) -> dict[str, Any]:
+    return {
+        "epoch": round(step / plan.steps_per_epoch, 4),
+        "phase": phase.name,
+        "lr": plan.lr(step),
+        "sparsity": plan.sparsity(step),
+    }
+
+
+def _update(job: Job, model: nn.Module, optimizer: Any, indices: np.ndarray) -> dict[str, Tensor]:
+    """One optimizer step on the examples `indices`; returns the losses as tensors that nothing waits for."""
+    accelerator, settings = job.accelerator, job.settings
+    mine = share_of(indices, accelerator.process_index, accelerator.num_processes)
+    parts = [part for part in np.array_split(mine, settings.accumulation) if len(part)]
+    sums: dict[str, Tensor] = {}
+    for number, part in enumerate(parts):
+        # DDP averages gradients over processes; this share makes the sum the mean over the whole batch
+        share = len(part) * accelerator.num_processes / len(indices)
+        last = number == len(parts) - 1
+        with _sync(accelerator, model, last):
+            losses = _losses(job, model, part)
+            accelerator.backward(losses["loss"] * share)
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0.0) + loss.detach() * share / accelerator.num_processes
+    job.sparsifier.mask_gradients()
+    limit = settings.max_grad_norm or math.inf
+    sums["grad_norm"] = accelerator.clip_grad_norm_(model.parameters(), limit)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return sums
+
+
+def _sync(accelerator: Accelerator, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    return nullcontext() if last else accelerator.no_sync(model)
+
+
+def _losses(job: Job, model: nn.Module, indices: np.ndarray) -> dict[str, Tensor]:
+    """The loss and its two terms: L = (1 - h) * task + h * distillation."""
+    batch = {
+        name: tensor.to(job.accelerator.device, non_blocking=True)
+        for name, tensor in job.task.collate(job.data.batch(indices)).items()
+    }
+    with job.accelerator.autocast():
+        outputs = model(**job.task.inputs(batch))
+    heads = job.task.heads(outputs, batch)
+    task_loss = job.task.loss(heads, batch)
+    if job.distillation is None:
+        return {"loss": task_loss}
+    teacher = job.distillation.teacher(indices, batch, heads)
+    term = distillation_loss(heads, teacher, job.distillation.temperature, regression=job.task.problem == "regression")
+    hardness = job.distillation.hardness
+    # a hardness of one must not let a task loss that overflows in
+    loss = hardness * term + (1 - hardness) * task_loss if hardness < 1 else term
+    return {"loss": loss, "task_loss": task_loss, "distillation_loss": term}
+
+
+def _prune(job: Job, step: int, optimizer: Any, trained: Trained, log: _Log) -> None:
+    level = job.plan.sparsity(step) * job.sparsity_scale
+    update = job.sparsifier.update(level)
+    job.sparsifier.zero_moments(optimizer)
+    for name in update.collapsed:
+        warning = f"step {step}: {name} is all but emptied ({100 * update.density[name]:.2f} % left)"
+        if job.sparsifier.newly_collapsed(name):
+            warn(f"{warning}; consider pruning/scope=uniform or pruning.scope.floor=0.01")
+            trained.warnings.append(warning)
+    layers = {name: round(1 - density, 6) for name, density in update.density.items()}
+    pruning = {"sparsity": update.achieved, "churn": update.churn, "layers": layers}
+    log.event(step, {"pruning": pruning})
+
+
+def _evaluate(job: Job, step: int, trained: Trained, log: _Log, progress: TrainingProgress) -> None:
+    metrics = job.evaluate(job.model)
+    log.event(step, {"eval": metrics})
+    value = metrics[job.task.metric]
+    progress.note(f"step {step}: {job.task.metric} {value:.4f} at sparsity {100 * job.plan.sparsity(step - 1):.1f} %")
+    if job.settings.keep == "best" and _at_final_sparsity(job.plan, step) and _better(job, value, trained.best):
+        trained.best = {"step": step, "value": value}
+        if job.accelerator.is_main_process:
+            save_checkpoint(job.state / "best", Checkpoint(step, {"model": job.model.state_dict()}, {}))
+
+
+def _at_final_sparsity(plan: Plan, step: int) -> bool:
+    """Whether the weights after `step` updates already have the final mask."""
+    return step > plan.last_pruning or step == plan.steps
+
+
+def _better(job: Job, value: float, best: Mapping[str, Any] | None) -> bool:
+    sign = 1 if job.task.higher_is_better else -1
+    return best is None or sign * value > sign * float(best["value"])
+
+
+def _load_best(job: Job) -> None:
+    best, _ = load_checkpoint(job.state / "best")
+    if best is None:
+        raise RunError(f"the best weights are gone from {job.state / 'best'}: run again with --force")
+    job.model.load_state_dict(dict(best.tensors["model"]))
+
+
+def _restore(job: Job, optimizer: torch.optim.Optimizer) -> tuple[int, Trained]:
+    checkpoint, damaged = load_checkpoint(job.state)
+    for line in damaged:
+        warn(line)
+    if checkpoint is None:
+        return 0, Trained(seconds=0.0)
+    job.model.load_state_dict(dict(checkpoint.tensors["model"]))
+    load_moments(optimizer, job.model, checkpoint.tensors["optimizer"])
+    job.sparsifier.load_state_dict(dict(checkpoint.tensors["masks"]))
+    return checkpoint.step, Trained(**checkpoint.extra)
+
+
+class _Saver:
+    """Saves by the clock and, if asked, every so many steps."""
+
+    def __init__(self, job: Job, optimizer: torch.optim.Optimizer, trained: Trained, log: _Log) -> None:
+        self._job, self._optimizer, self._trained, self._log = job, optimizer, trained, log
+        self._begun, self._saved = time.monotonic(), time.monotonic()
+        self._seconds = trained.seconds
+
+    def due(self, step: int) -> bool:
+        settings = self._job.settings
+        if settings.checkpoint_steps and step and step % settings.checkpoint_steps == 0:
+            return True
+        return time.monotonic() - self._saved > 60 * settings.checkpoint_minutes
+
+    def save(self, step: int) -> None:
+        self._log.flush()
+        job, trained = self._job, self._trained
+        trained.seconds = self._seconds + time.monotonic() - self._begun
+        tensors = {
+            "model": job.model.state_dict(),
+            "optimizer": moments(self._optimizer, job.model),
+            "masks": job.sparsifier.state_dict(),
+        }
+        if job.accelerator.is_main_process:
+            save_checkpoint(job.state, Checkpoint(step, tensors, vars(trained)))
+        self._saved = time.monotonic()
+
+
+class _Log:
+    """One row a step. Losses stay tensors until a flush, so that a GPU is not made to wait at every step."""
+
+    def __init__(self, trackers: list[Tracker]) -> None:
+        self._trackers = trackers
+        self._rows: list[tuple[int, dict[str, Any]]] = []
+        self._clock, self._examples = time.monotonic(), 0
+        self.rate = 0.0
+
+    def add(self, step: int, row: dict[str, Any], examples: int) -> None:
+        self._rows.append((step, row))
+        self._examples += examples
+
+    def last(self) -> dict[str, Any]:
+        return _numbers(self._rows[-1][1]) if self._rows else {}
+
+    def flush(self) -> None:
+        """Writes what has gathered.
+
+        Raises:
+            RunError: a loss or gradient norm among it is NaN or infinite.
+        """
+        now = time.monotonic()
+        if self._rows and now > self._clock:
+            self.rate = self._examples / (now - self._clock)
+        for step, row in self._rows:
+            numbers = _numbers(row)
+            _refuse_not_finite(step, numbers)
+            self.event(step, numbers | {"examples_per_second": round(self.rate, 2)})
+        self._rows, self._examples, self._clock = [], 0, now
+
+    def event(self, step: int, row: dict[str, Any]) -> None:
+        for tracker in self._trackers:
+            tracker.log(step, row)
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.item() if isinstance(value, Tensor) else value for name, value in row.items()}
+
+
+def _refuse_not_finite(step: int, row: Mapping[str, Any]) -> None:
+    for name, value in row.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RunError(
+                f"{name} is {value} at step {step}: the last good checkpoint is kept; "
+                "lower trainer.lr, or set trainer.precision=fp32"
+            )
+
+
+class _Stop:
+    asked = False
+
+
+@contextmanager
+def _stoppable() -> Iterator[_Stop]:
+    """Ctrl-C and SIGTERM ask the loop to save and stop after the update it is in; a second Ctrl-C stops at once."""
+    stop = _Stop()
+
+    def ask(number: int, _: Any) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever started the thread handles signals
+        before = {}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
