@@ -11,14 +11,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from prunebench.errors import RunError
-from prunebench.models import Target, find_targets
+from prunebench.models import quiet
 from prunebench.paths import whole_file, whole_folder
 from prunebench.results import Result
+from prunebench.sparsity.patterns import Pattern
+from prunebench.targets import Target, find_targets
 
 
 def export_model(folder: Path, model: Any, tokenizer: Any) -> None:
     """Writes weights (safetensors, float32), config and tokenizer, whole or not at all."""
-    with whole_folder(folder) as temporary:
+    with whole_folder(folder) as temporary, quiet():
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
 
@@ -33,40 +35,37 @@ def load_masks(path: Path) -> dict[str, Tensor]:
     return dict(load_file(path))
 
 
-def check_zeros(
-    targets: list[Target], masks: Mapping[str, Tensor], zeros: int, pattern: tuple[int, int] | None
-) -> None:
+def check_zeros(targets: list[Target], masks: Mapping[str, Tensor], sparsity: float, pattern: Pattern) -> None:
     """Refuses a model that does not hold what was promised.
 
     Args:
         targets: of the model as it was loaded back from its files.
         masks: as they were loaded back.
-        zeros: how many weights the masks must take out, exactly.
-        pattern: (n, m) where at most n of every m neighbouring inputs may be left.
+        sparsity: asked for, of all targets together.
+        pattern: which the zeros must follow.
 
     Raises:
         RunError: naming the first matrix that breaks the promise.
     """
-    missing = set(masks) - {target.name for target in targets}
-    if missing:
-        raise RunError(f"the saved model has no {sorted(missing)[0]}, which was pruned")
-    by_name = {target.name: target for target in targets}
-    revived = {name: int(by_name[name].weight[~mask].count_nonzero()) for name, mask in masks.items()}
-    for name, count in revived.items():
-        if count:
-            raise RunError(f"{count} pruned weights of {name} are not zero in the saved model")
-    promised = sum(int((~mask).sum()) for mask in masks.values())
-    if promised != zeros:
-        raise RunError(f"the masks take out {promised} weights, but {zeros} were asked for")
-    if pattern is not None:
-        for target in targets:
-            _check_groups(target, *pattern)
+    check_masked(targets, masks)
+    total = sum(target.weight.numel() for target in targets)
+    zeros = sum(int((~mask).sum()) for mask in masks.values())
+    broken = next((target.name for target in targets if not pattern.holds(target.matrix)), None)
+    if broken is not None:
+        raise RunError(f"the zeros of {broken} in the saved model do not follow the pattern")
+    if zeros != pattern.zeros(sparsity, total):
+        raise RunError(f"{zeros} weights are pruned, but sparsity {sparsity:g} asks for {pattern.zeros(sparsity, total)}")
 
 
-def _check_groups(target: Target, n: int, m: int) -> None:
-    left = (target.matrix != 0).reshape(target.matrix.shape[0], -1, m).sum(-1)
-    if int(left.max()) > n:
-        raise RunError(f"{target.name} has a group of {m} with {int(left.max())} non-zeros, pattern {n}:{m} allows {n}")
+def check_masked(targets: list[Target], masks: Mapping[str, Tensor]) -> None:
+    """Refuses (RunError) a model of which a masked weight is not zero."""
+    by_name = {target.name: target.weight for target in targets}
+    for name, mask in masks.items():
+        if name not in by_name:
+            raise RunError(f"the saved model has no {name}, which was pruned")
+        revived = int(by_name[name][~mask].count_nonzero())
+        if revived:
+            raise RunError(f"{revived} pruned weights of {name} are not zero in the saved model")
 
 
 def count_weights(model: nn.Module, components: list[str]) -> dict[str, int]:

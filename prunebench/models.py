@@ -1,92 +1,33 @@
-"""Hugging Face models: loading one with the right head, and finding its prunable weights by its structure.
-
-A model's weights belong to one of four components. `encoder`: the linear weights inside the repeated transformer layers
-(of encoder-decoders, of both stacks); `embeddings`: embedding tables and what projects them to the hidden size;
-`pooler`: the base model's pooler; `head`: linear weights outside the base model. LayerNorm and biases belong to none.
-"""
+"""Hugging Face models and tokenizers: loaded completely and with the right head, or refused in one line."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from prunebench.errors import UsageError, did_you_mean
-from prunebench.identity import CONFIG, TOKENIZER, model_folder
-
-COMPONENTS = ("encoder", "pooler", "embeddings", "head")
-
-
-@dataclass(frozen=True)
-class Target:
-    """One prunable weight matrix. Weights shared by several modules are one Target, named as in named_parameters()."""
-
-    name: str
-    module: nn.Module
-    component: str
-    transposed: bool  # transformers' Conv1D (GPT-2) stores (in, out)
-
-    @property
-    def weight(self) -> nn.Parameter:
-        """The parameter as the module stores it."""
-        weight = self.module.weight
-        assert isinstance(weight, nn.Parameter)
-        return weight
-
-    @property
-    def matrix(self) -> Tensor:
-        """(out, in) view of the weight, (vocabulary, dimension) of an embedding; writing to it writes to the model."""
-        return self.weight.data.T if self.transposed else self.weight.data
-
-
-def find_targets(model: nn.Module, components: Sequence[str] = ("encoder",)) -> list[Target]:
-    """The weight matrices of `components`, in the order of named_parameters(), each shared one once.
-
-    Raises UsageError for a name outside COMPONENTS and for a component of which the model has no weights.
-    """
-    matrices = _matrices(model)
-    present = Counter(target.component for target in matrices)
-    for component in components:
-        if component not in COMPONENTS:
-            raise UsageError(
-                f"pruning.components: unknown component '{component}'{did_you_mean(component, COMPONENTS)}; "
-                f"one of {', '.join(COMPONENTS)}"
-            )
-        if not present[component]:
-            raise UsageError(
-                f"pruning.components: {type(model).__name__} has no {component} weights; it has {_describe(model)}"
-            )
-    return [target for target in matrices if target.component in components]
-
-
-def component_sizes(model: nn.Module) -> dict[str, int]:
-    """Weights by component, and norms_and_biases: all the rest. Shared ones count once; the sum is the whole model."""
-    sizes = dict.fromkeys(COMPONENTS, 0)
-    for target in _matrices(model):
-        sizes[target.component] += target.weight.numel()
-    total = sum(parameter.numel() for parameter in model.parameters())
-    return sizes | {"norms_and_biases": total - sum(sizes.values())}
+from prunebench.identity import CONFIG, TOKENIZER, TOKENIZER_SETTINGS, model_folder
+from prunebench.targets import fresh_parameters
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """The tokenizer of a hub name or folder. One without a padding token (GPT-2) pads with end-of-sequence."""
-    folder = model_folder(name, revision)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():  # else it may hold a tokenizer alone, without config.json
+        folder = model_folder(name, revision, (CONFIG, *TOKENIZER, *TOKENIZER_SETTINGS))
     if not any(path for pattern in TOKENIZER for path in folder.glob(pattern)):
         # transformers 5 would build one of a handful of special tokens, without a word
         raise UsageError(f"'{name}' holds no tokenizer ({', '.join(TOKENIZER)}): give model.tokenizer=<name or folder>")
     try:
-        with _quiet():
+        with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise UsageError(f"the tokenizer of '{name}' cannot be loaded: {_first_line(error)}") from error
@@ -100,7 +41,7 @@ def known_labels(name: str, revision: str | None = None, head: str | None = None
 
     head: the Auto class' name; the labels of a model with another head then do not count.
     """
-    config = _load_config(name, model_folder(name, revision))
+    config = _load_config(name, model_folder(name, revision, [CONFIG]))
     if head is not None and not _has_head(config, _head_class(config, head)):
         return None
     return _label_names(config)
@@ -137,7 +78,7 @@ def load_model(
         settings.pad_token_id = eos[0] if isinstance(eos, list) else eos
     if dropout is not None:
         _set_dropout(settings, dropout)
-    with _seeded(seed), _quiet():
+    with _seeded(seed), quiet():
         if folder is None:
             model = _new_model(head, settings)
         else:
@@ -145,80 +86,12 @@ def load_model(
     return model.eval()
 
 
-# --- structure ---
-
-
-def _matrices(model: nn.Module) -> list[Target]:
-    """Every Linear, Conv1D and Embedding weight, once, in the order of named_parameters()."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    base = _base_modules(model)
-    layers = _layer_modules(base)
-    found: dict[int, Target] = {}
-    for path, module in model.named_modules():
-        if not isinstance(module, (nn.Linear, nn.Embedding, Conv1D)):
-            continue
-        key = id(module.weight)
-        if isinstance(module, nn.Embedding):
-            component = "embeddings"
-        elif module not in base:
-            component = "head"
-        elif module in layers:
-            component = "encoder"
-        else:
-            component = "pooler" if "pooler" in path else "embeddings"
-        if key not in found or component == "embeddings":  # a tied output layer belongs to the embeddings
-            found[key] = Target(names[key], module, component, isinstance(module, Conv1D))
-    order = {name: i for i, name in enumerate(names.values())}
-    return sorted(found.values(), key=lambda target: order[target.name])
-
-
-def _base_modules(model: nn.Module) -> set[nn.Module]:
-    """The modules of the base model: what `base_model_prefix` names, else the model without its direct linear heads.
-
-    The latter for models that keep the base's parts beside the head (T5); a base model alone has no heads, its
-    direct linears project embeddings (ELECTRA) or pool (ALBERT).
-    """
-    base = getattr(model, getattr(model, "base_model_prefix", "") or "", model)
-    modules = set(base.modules())
-    alone = transformers.MODEL_MAPPING.get(type(getattr(model, "config", None)), ())
-    if base is model and not isinstance(model, alone):
-        modules -= {child for child in model.children() if isinstance(child, nn.Linear)}
-    return modules
-
-
-def _layer_modules(base: set[nn.Module]) -> set[nn.Module]:
-    """All modules inside the repeated layers: ModuleLists of one class of items that contain linear maps."""
-    inside: set[nn.Module] = set()
-    for module in base:
-        if isinstance(module, nn.ModuleList) and len({type(item) for item in module}) == 1:
-            members = set(module.modules())
-            if any(isinstance(member, (nn.Linear, Conv1D)) for member in members):
-                inside |= members
-    return inside
-
-
-def _describe(model: nn.Module) -> str:
-    """What a model holds, in one line: its components, else its largest parameters by name and shape."""
-    matrices = _matrices(model)
-    parts = [[target for target in matrices if target.component == component] for component in COMPONENTS]
-    held = [
-        f"{part[0].component} ({len(part)} matrices, {sum(target.weight.numel() for target in part):,} weights)"
-        for part in parts
-        if part
-    ]
-    if any(target.component == "encoder" for target in matrices):
-        return ", ".join(held)
-    largest = sorted(model.named_parameters(), key=lambda item: -item[1].numel())[:6]
-    shapes = [f"{name} {tuple(parameter.shape)}" for name, parameter in largest]
-    return ", ".join([*held, f"and no repeated layers of linear maps; largest: {'; '.join(shapes)}"])
-
-
 # --- configuration ---
 
 
 def _load_config(name: str, folder: Path) -> Any:
     try:
-        with _quiet():
+        with quiet():
             return transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # also huggingface_hub's errors on values of the wrong type
         raise UsageError(f"model '{name}': {CONFIG} cannot be used: {_first_line(error)}") from error
@@ -317,7 +190,7 @@ def _load_weights(model_class: Any, name: str, folder: Path, config: Any, tuned:
         )
     except Exception as error:  # safetensors and transformers raise errors of many kinds for damaged files
         raise UsageError(f"the weights of model '{name}' cannot be loaded: {_first_line(error)}") from error
-    expected = {name for name, _ in model.named_parameters()} - (set() if tuned else _fresh_parameters(model))
+    expected = {name for name, _ in model.named_parameters()} - (set() if tuned else fresh_parameters(model))
     lost = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])} & expected)
     if lost:
         raise UsageError(
@@ -326,14 +199,6 @@ def _load_weights(model_class: Any, name: str, folder: Path, config: Any, tuned:
         )
     config._name_or_path = name
     return model
-
-
-def _fresh_parameters(model: nn.Module) -> set[str]:
-    """Names of the parameters of head and pooler, which start from random values where the files have none."""
-    base = _base_modules(model)
-    pretrained = {id(parameter) for module in base for parameter in module.parameters(recurse=False)}
-    named = model.named_parameters()
-    return {name for name, parameter in named if id(parameter) not in pretrained or "pooler" in name.split(".")}
 
 
 def _require_safetensors(name: str, folder: Path, config: Any) -> None:
@@ -349,7 +214,7 @@ def _require_safetensors(name: str, folder: Path, config: Any) -> None:
         "they can run code. If you trust them, convert them once with `DISABLE_SAFETENSORS_CONVERSION=1 python -c "
         f"\"import transformers as t; n, d = '{name}', '{new}'; "
         f"t.{source}.from_pretrained(n, use_safetensors=False).save_pretrained(d); "
-        f"t.AutoTokenizer.from_pretrained(n).save_pretrained(d)\"` and give model.name={new}"
+        f't.AutoTokenizer.from_pretrained(n).save_pretrained(d)"` and give model.name={new}'
         + ("" if local else "; or try model.revision=refs/pr/<n> of the hub's safetensors pull request by SFconvertbot")
     )
 
@@ -366,7 +231,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """transformers' warnings and bars off: a fresh head is expected, and the rest is checked here."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

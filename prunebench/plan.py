@@ -146,7 +146,8 @@ def _pruning_steps(window: list[Phase], schedule: ScheduleConfig, clock: float) 
         intervals = max(1, round(schedule.prunings_per_epoch * (last - first) / clock))
         return (first + round(i * (last - first) / intervals) for i in range(intervals))
     if schedule.prune_every is not None:
-        return range(first, last, schedule.prune_every)
+        every = schedule.prune_every
+        return range(-(-first // every) * every, last, every)  # multiples of it, as SMC-Bench counts
     return (phase.start for phase in window)
 
 

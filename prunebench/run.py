@@ -23,6 +23,7 @@ from prunebench.distill import cache_key
 from prunebench.errors import RunError, UsageError
 from prunebench.evaluate import collect_rows, score_splits
 from prunebench.export import (
+    check_masked,
     check_zeros,
     component_sparsity,
     count_weights,
@@ -32,12 +33,13 @@ from prunebench.export import (
     save_masks,
 )
 from prunebench.identity import model_identity
-from prunebench.models import COMPONENTS, component_sizes, find_targets, load_model, load_tokenizer
+from prunebench.models import load_model, load_tokenizer
 from prunebench.paths import RunFolder, cache_dir, locked, write_json, write_text
 from prunebench.plan import Plan, make_plan
 from prunebench.progress import say
 from prunebench.results import Result, compressed_bytes, environment, recovery
-from prunebench.sparsity.sparsifier import Sparsifier
+from prunebench.sparsity.sparsifier import Sparsifier, build_sparsifier
+from prunebench.targets import COMPONENTS, component_sizes, find_targets
 from prunebench.tasks.base import Encoded, Row, Task, load_task
 from prunebench.teacher import TeacherSource, check_teacher, label_columns, make_teacher, teacher_labels
 from prunebench.tracking import LocalTracker, Tracker, WandbTracker
@@ -117,6 +119,7 @@ def _execute(context: Context) -> dict[str, Any]:
     seconds = round(prepared - began + trained.seconds + time.monotonic() - finishing, 2)
     result = replace(result, seconds=seconds, wandb=_where(trackers))
     for tracker in trackers:
+        tracker.log(plan.steps, {"eval": result.metrics})
         tracker.finish(result.to_json())
     write_json(folder.result, result.to_json())
     shutil.rmtree(folder.state, ignore_errors=True)
@@ -159,8 +162,10 @@ def _teacher_identity(config: RunConfig, task: Task, precision: str) -> str | No
 
 
 def _tokenizer(config: RunConfig) -> Any:
+    if config.model.tokenizer:
+        return load_tokenizer(config.model.tokenizer)
     source = config.start if config.start not in ("teacher", "pretrained") else config.model.name
-    return load_tokenizer(config.model.tokenizer or source, config.model.revision)
+    return load_tokenizer(source, config.model.revision)
 
 
 # --- stages -----------------------------------------------------------------------------------------------------
@@ -222,11 +227,15 @@ def _components(config: RunConfig, model: nn.Module) -> list[str]:
 
 def _sparsifier(config: RunConfig, model: nn.Module) -> Sparsifier:
     pruning = config.pruning
-    return Sparsifier(
+    return build_sparsifier(
         find_targets(model, _components(config, model)),
-        criterion=(pruning.criterion.name, pruning.criterion.params),
-        scope=(pruning.scope.name, {"floor": pruning.scope.floor}),
-        pattern=(pruning.pattern.name, {"n": pruning.pattern.n, "m": pruning.pattern.m}),
+        criterion=pruning.criterion.name,
+        params=pruning.criterion.params,
+        scope=pruning.scope.name,
+        floor=pruning.scope.floor,
+        pattern=pruning.pattern.name,
+        n=pruning.pattern.n,
+        m=pruning.pattern.m,
         seed=config.seed,
     )
 
@@ -356,10 +365,8 @@ def _export(context: Context, student: Any, sparsifier: Sparsifier, plan: Plan) 
     saved = _load(context, str(folder.model), context.task.labels)
     if prunes(config):
         level = plan.prunings[-1][1] * _sparsity_scale(config, saved)
-        pattern = config.pruning.pattern
-        groups = (pattern.n, pattern.m) if pattern.n and pattern.m else None
         targets = find_targets(saved, _components(config, saved))
-        check_zeros(targets, load_masks(folder.masks), sparsifier.zeros_at(level), groups)
+        check_zeros(targets, load_masks(folder.masks), level, sparsifier.pattern)
     return saved.to(context.accelerator.device)
 
 
@@ -429,6 +436,13 @@ def _result(context: Context, status: str, reason: str | None = None) -> Result:
     )
 
 
+def read_config(path: Path) -> RunConfig:
+    """The config of a run, as its config.yaml has it."""
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path)))
+    assert isinstance(config, RunConfig)
+    return config
+
+
 def evaluate_folder(path: str | Path, config: RunConfig | None = None) -> dict[str, Any]:
     """Scores a finished run or any model folder again, and counts its zeros from the files.
 
@@ -446,7 +460,7 @@ def evaluate_folder(path: str | Path, config: RunConfig | None = None) -> dict[s
     folder = RunFolder(Path(path))
     is_run = folder.config.is_file()
     if is_run and config is None:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(folder.config)))
+        config = read_config(folder.config)
     if config is None:
         raise UsageError(f"{path} is not a run's folder: name its data, for instance dataset=sst2")
     model_folder = folder.model if is_run else Path(path)
@@ -468,9 +482,7 @@ def evaluate_folder(path: str | Path, config: RunConfig | None = None) -> dict[s
         },
     }
     if is_run and folder.masks.is_file():
-        masks = load_masks(folder.masks)
-        zeros = sum(int((~mask).sum()) for mask in masks.values())
-        check_zeros(find_targets(model, components), masks, zeros, None)
+        check_masked(find_targets(model, components), load_masks(folder.masks))
         result["masked_weights_are_zero"] = True
     metrics, _ = _evaluate(context, model.to(accelerator.device))
     return result | {"metric": {"name": task.metric, "value": metrics[task.metric]}, "metrics": metrics}

@@ -1,6 +1,6 @@
 """How many weights a model's components hold, from its Hugging Face config alone: `plan` needs no torch.
 
-Closed forms of `prunebench.models.component_sizes`; tests compare the two for every family and head.
+Closed forms of `prunebench.targets.component_sizes`; tests compare the two for every family and head.
 Notation: d hidden size, f feed-forward size, n labels, e embedding size where it differs from d.
 """
 
@@ -228,7 +228,7 @@ def _lm_head(c: Config, decoder: bool) -> Count:
         return untied * v * e, 0
     if c["model_type"].startswith("deberta") and not c["legacy"]:
         return d * d, 3 * d + v
-    second_bias = untied and c["model_type"] not in ("distilbert", "electra")  # most have a bias beside the decoder's own
+    second_bias = untied and c["model_type"] not in ("distilbert", "electra")  # beside the decoder's own
     return d * e + untied * v * e, 3 * e + v + second_bias * v
 
 

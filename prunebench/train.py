@@ -83,18 +83,18 @@ def train(job: Job) -> Trained:
         job.model, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps
     )
     start, trained = _restore(job, optimizer)
+    log = _Log(job.trackers(start))
     if start < job.plan.steps or start == 0:
-        _loop(job, optimizer, start, trained)
+        _loop(job, optimizer, start, trained, log)
     if settings.keep == "best" and trained.best is not None:
         _load_best(job)
     return trained
 
 
-def _loop(job: Job, optimizer: torch.optim.Optimizer, start: int, trained: Trained) -> None:
+def _loop(job: Job, optimizer: torch.optim.Optimizer, start: int, trained: Trained, log: _Log) -> None:
     plan, settings, accelerator = job.plan, job.settings, job.accelerator
     model, prepared = accelerator.prepare(job.model, optimizer)
     order = BatchOrder(job.data.lengths, settings.batch_size, job.seed)
-    log = _Log(job.trackers(start))
     saver = _Saver(job, optimizer, trained, log)
     with _stoppable() as stop, TrainingProgress(job.title, plan.steps, start) as progress:
         for step in range(start, plan.steps + 1):
@@ -185,8 +185,8 @@ def _prune(job: Job, step: int, optimizer: Any, trained: Trained, log: _Log) -> 
     update = job.sparsifier.update(level)
     job.sparsifier.zero_moments(optimizer)
     for name in update.collapsed:
-        warning = f"step {step}: {name} is all but emptied ({100 * update.density[name]:.2f} % left)"
-        if job.sparsifier.newly_collapsed(name):
+        if not any(name in warning for warning in trained.warnings):
+            warning = f"{name} is all but emptied since step {step} ({100 * update.density[name]:.2f} % left)"
             warn(f"{warning}; consider pruning/scope=uniform or pruning.scope.floor=0.01")
             trained.warnings.append(warning)
     layers = {name: round(1 - density, 6) for name, density in update.density.items()}

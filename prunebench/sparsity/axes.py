@@ -33,8 +33,10 @@ def _n_m_problems(scope: str, floor: float, n: int | None, m: int | None, sparsi
         return [f"pattern {n}:{m} keeps {n} of every {m} weights: choose 0 < n < m"]
     problems = []
     if scope in ("erk", "row"):
-        problems.append(f"pattern {n}:{m} fixes the density of every group, so scope {scope} cannot share it out: "
-                        "set pruning/scope=uniform")  # fmt: skip
+        problems.append(
+            f"pattern {n}:{m} fixes the density of every group, so scope {scope} has nothing to share out: "
+            "set pruning/scope=uniform"
+        )
     if floor:
         problems.append(f"pattern {n}:{m} fixes the density of every group: set pruning.scope.floor=0")
     if sparsity and abs(sparsity - (1 - n / m)) > 0.001:

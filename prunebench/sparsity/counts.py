@@ -39,28 +39,32 @@ def share(total: int, weights: Sequence[int], low: Sequence[int], high: Sequence
     """
     if not sum(low) <= total <= sum(high):
         raise ValueError(f"{total} cannot be shared within bounds that sum to {sum(low)} and {sum(high)}")
-    result = list(low)
-    free = list(range(len(weights)))
-    while free:
-        rest, weight = total - sum(result) + sum(result[i] for i in free), sum(weights[i] for i in free)
-        # All comparisons times `weight`, which keeps them in integers.
-        short = {i: low[i] * weight - rest * weights[i] for i in free if low[i] * weight > rest * weights[i]}
-        over = {i: rest * weights[i] - high[i] * weight for i in free if high[i] * weight < rest * weights[i]}
-        if not short and not over:
-            _largest_remainders(result, free, rest, weights, weight)
-            break
-        excess = sum(short.values()) - sum(over.values())
-        fixed = ({i: low[i] for i in short} if excess >= 0 else {}) | ({i: high[i] for i in over} if excess <= 0 else {})
-        for i, bound in fixed.items():
-            result[i] = bound
-        free = [i for i in free if i not in fixed]
-    return result
+    result: dict[int, int] = {}
+    while True:
+        free = [i for i in range(len(weights)) if i not in result]
+        rest = total - sum(result.values())
+        pushed = _pushed_over_a_bound(rest, free, weights, low, high)
+        if not pushed:
+            result |= _largest_remainders(rest, free, weights)
+            return [result[i] for i in range(len(weights))]
+        result |= pushed
 
 
-def _largest_remainders(result: list[int], free: list[int], rest: int, weights: Sequence[int], weight: int) -> None:
-    remainders = {}
-    for i in free:
-        result[i], remainders[i] = divmod(rest * weights[i], weight) if weight else (0, 0)
-    missing = rest - sum(result[i] for i in free)
-    for i in sorted(free, key=lambda i: (-remainders[i], i))[:missing]:
-        result[i] += 1
+def _pushed_over_a_bound(
+    rest: int, free: Sequence[int], weights: Sequence[int], low: Sequence[int], high: Sequence[int]
+) -> dict[int, int]:
+    """Index -> bound of the entries to fix now. Everything is times the sum of weights, which keeps it in integers."""
+    weight = sum(weights[i] for i in free)
+    short = {i: low[i] * weight - rest * weights[i] for i in free if low[i] * weight > rest * weights[i]}
+    over = {i: rest * weights[i] - high[i] * weight for i in free if high[i] * weight < rest * weights[i]}
+    excess = sum(short.values()) - sum(over.values())
+    pushed = {i: low[i] for i in short} if excess >= 0 else {}
+    return pushed | {i: high[i] for i in over} if excess <= 0 else pushed
+
+
+def _largest_remainders(rest: int, free: Sequence[int], weights: Sequence[int]) -> dict[int, int]:
+    weight = sum(weights[i] for i in free) or 1
+    parts = {i: divmod(rest * weights[i], weight) for i in free}
+    missing = rest - sum(part for part, _ in parts.values())
+    up = set(sorted(free, key=lambda i: (-parts[i][1], i))[:missing])
+    return {i: part + (i in up) for i, (part, _) in parts.items()}

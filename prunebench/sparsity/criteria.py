@@ -12,7 +12,7 @@ from torch import Tensor
 from prunebench.sparsity.registry import Registry
 
 if TYPE_CHECKING:
-    from prunebench.models import Target
+    from prunebench.targets import Target
 
 
 class Criterion(ABC):

@@ -22,7 +22,11 @@ class Pattern(ABC):
     def masks(self, scores: Sequence[Tensor], sparsity: float, scope: Scope) -> list[Tensor]:
         """Masks, shaped like `scores` (out, in), at `sparsity` over all of them. -inf is never kept."""
 
-    def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+    def zeros(self, sparsity: float, total: int) -> int:
+        """How many of `total` weights are pruned at `sparsity`."""
+        return zeros_at(sparsity, total)
+
+    def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:  # noqa: B027 (optional)
         """Refuses (UsageError) a matrix, name -> (out, in), that the pattern cannot cover."""
 
     def holds(self, matrix: Tensor) -> bool:
@@ -55,13 +59,21 @@ class NM(Pattern):
 
     def masks(self, scores: Sequence[Tensor], sparsity: float, scope: Scope) -> list[Tensor]:
         kept = kept_per_group(sparsity, self.n, self.m)
-        return [top_per_row(score.reshape(-1, self.m), kept).view(score.shape) & (score > -math.inf) for score in scores]
+        return [self._mask(score, kept) for score in scores]
+
+    def zeros(self, sparsity: float, total: int) -> int:
+        return total - total // self.m * kept_per_group(sparsity, self.n, self.m)
+
+    def _mask(self, score: Tensor, kept: int) -> Tensor:
+        return top_per_row(score.reshape(-1, self.m), kept).view(score.shape) & (score > -math.inf)
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         for name, (_, inputs) in shapes.items():
             if inputs % self.m:
-                raise UsageError(f"pattern {self.n}:{self.m} needs inputs in groups of {self.m}, but {name} has {inputs}: "
-                                 "choose another pattern, or leave its component out of pruning.components")  # fmt: skip
+                raise UsageError(
+                    f"pattern {self.n}:{self.m} needs inputs in groups of {self.m}, but {name} has {inputs}: "
+                    "choose another pattern, or leave its component out of pruning.components"
+                )
 
     def holds(self, matrix: Tensor) -> bool:
-        return int((matrix.reshape(-1, self.m) != 0).sum(1).amax()) <= self.n
+        return bool(((matrix.reshape(-1, self.m) != 0).sum(1) <= self.n).all())

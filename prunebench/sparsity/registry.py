@@ -45,7 +45,7 @@ class Registry(Generic[T]):
                 needs a setting that is neither in `params` nor offered.
         """
         cls = self._find(name)
-        accepted = inspect.signature(cls).parameters
+        accepted = _settings(cls)
         for key in params or {}:
             if key not in accepted:
                 takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
@@ -62,7 +62,7 @@ class Registry(Generic[T]):
         (a seed, say). `params` win. Errors as in `check`.
         """
         cls = self.check(name, params, **offered)
-        accepted = inspect.signature(cls).parameters
+        accepted = _settings(cls)
         return cls(**{key: value for key, value in offered.items() if key in accepted} | dict(params or {}))
 
     def _find(self, name: str) -> type[T]:
@@ -80,3 +80,9 @@ class Registry(Generic[T]):
 
     def _installed(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}
+
+
+def _settings(cls: type) -> dict[str, inspect.Parameter]:
+    """What the constructor takes by name; **kwargs would swallow misspelt settings, so they do not count."""
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {key: value for key, value in inspect.signature(cls).parameters.items() if value.kind in by_name}

@@ -32,10 +32,13 @@ class Scope(ABC):
             RunError: a score is NaN.
         """
         alive = [int((score > -math.inf).count_nonzero()) for score in scores]
-        floors = [min(math.ceil(as_written(self.floor) * score.numel()), n) for score, n in zip(scores, alive, strict=True)]
+        floor = as_written(self.floor)
+        floors = [min(math.ceil(floor * score.numel()), left) for score, left in zip(scores, alive, strict=True)]
         if sum(floors) > keep:
-            raise UsageError(f"pruning.scope.floor={self.floor:g} needs {sum(floors)} weights, but only {keep} are to be "
-                             "left: lower pruning.scope.floor or sparsity")  # fmt: skip
+            raise UsageError(
+                f"pruning.scope.floor={self.floor:g} needs {sum(floors)} weights, but only {keep} are to be left: "
+                "lower pruning.scope.floor or sparsity"
+            )
         return self.select(scores, min(keep, sum(alive)), floors, alive)
 
     @abstractmethod
@@ -48,7 +51,10 @@ SCOPES: Registry[Scope] = Registry("scope", "prunebench.scopes")
 
 @SCOPES.register("global")
 class Global(Scope):
-    """One threshold for all matrices. Those that would fall below their floor keep just that; the rest shares the rest."""
+    """One threshold for all matrices.
+
+    Those that would fall below their floor keep just that, and the others share what is left, until none falls below.
+    """
 
     def select(self, scores: Sequence[Tensor], keep: int, floors: list[int], alive: list[int]) -> list[Tensor]:
         fixed: dict[int, Tensor] = {}

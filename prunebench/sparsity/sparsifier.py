@@ -16,7 +16,7 @@ from prunebench.sparsity.patterns import PATTERNS, Pattern
 from prunebench.sparsity.scopes import SCOPES, Scope
 
 if TYPE_CHECKING:
-    from prunebench.models import Target
+    from prunebench.targets import Target
 
 COLLAPSED = 0.001  # a matrix that keeps a smaller share of its weights hardly passes anything on
 
@@ -162,7 +162,8 @@ class Sparsifier:
             raise RunError(f"the saved masks are of another model: {other[0]} is in only one of the two")
         for name, mask in state.items():
             if mask.dtype != torch.bool or mask.shape != shapes[name]:
-                raise RunError(f"the saved mask of {name} is {mask.dtype} {tuple(mask.shape)}, not {tuple(shapes[name])}")
+                saved, needed = f"{mask.dtype} {tuple(mask.shape)}", f"{torch.bool} {tuple(shapes[name])}"
+                raise RunError(f"the saved mask of {name} is {saved}, not {needed}")
         devices = {target.name: target.weight.device for target in self.targets}
         self.masks = {name: mask.to(devices[name]).contiguous() for name, mask in state.items()}
 

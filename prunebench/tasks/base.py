@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from prunebench.config import DatasetConfig
-from prunebench.errors import UsageError, did_you_mean
+from prunebench.errors import RunError, UsageError, did_you_mean
 from prunebench.tasks.encoding import INPUTS, Columns, Encoded, Feature, cached, digest, tokenizer_identity
 from prunebench.tasks.settings import check_metrics, choose
 from prunebench.tasks.sources import Source, source_of
@@ -25,7 +25,7 @@ from prunebench.tasks.tables import Table
 __all__ = ["Encoded", "Feature", "Heads", "Prediction", "Row", "Task", "load_task"]
 
 ENCODING = 1  # raise it when the same data and settings come to be encoded otherwise
-NOT_TASKS = {"base", "encoding", "labels", "metrics", "settings", "sources", "squad", "tables"}
+NOT_TASKS = {"base", "encoding", "labels", "metrics", "settings", "sources", "spans", "squad", "tables"}
 
 Heads = dict[str, Tensor]  # classification {"logits": (B, C)}; question answering {"start": (B, L), "end": (B, L)}
 Row = dict[str, np.ndarray]  # one example's heads, unpadded, float32
@@ -120,6 +120,10 @@ class Task(ABC):
     def tokenize(self, split: str, tokenizer: Any) -> tuple[np.ndarray, Columns]:
         """Bounds (n + 1,) and columns of a split, see `Encoded`."""
 
+    def make_tokenizer(self) -> Any:
+        """The tokenizer of a task that makes its own along with its text; None: the model's is used."""
+        return None
+
     def encode(self, split: str, tokenizer: Any, cache_dir: str | Path) -> Encoded:
         """The tokenised `split` ("train" or one of `eval_splits`), from `<cache_dir>/tokenized` or newly made."""
         self._check_split(split)
@@ -212,6 +216,15 @@ def pad_id(tokenizer: Any) -> int:
         if token is not None:
             return int(token)
     raise UsageError("the tokenizer has neither a padding nor an end-of-text token: choose another model.tokenizer")
+
+
+def require_finite(outputs: np.ndarray, split: str) -> None:
+    """Raises RunError: a diverged model has no predictions, and NaN is no JSON."""
+    if not np.isfinite(outputs).all():
+        raise RunError(
+            f"the model's outputs on {split} are not finite numbers: training diverged; "
+            "lower trainer.lr, or use trainer.precision=fp32"
+        )
 
 
 def _pad(rows: Sequence[np.ndarray], width: int, value: int) -> Tensor:

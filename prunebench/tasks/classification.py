@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prunebench.config import DatasetConfig
-from prunebench.errors import RunError, UsageError
-from prunebench.tasks.base import Heads, Prediction, Row, Task
+from prunebench.errors import UsageError
+from prunebench.tasks.base import Heads, Prediction, Row, Task, require_finite
 from prunebench.tasks.encoding import Columns, bounds_of
 from prunebench.tasks.labels import label_ids, label_names, numbers
 from prunebench.tasks.tables import Table
@@ -81,8 +81,8 @@ class ClassificationTask(Task):
             if all(name in table.columns for name in names):
                 return names
         usual = ", ".join("+".join(names) for names in TEXT_COLUMNS)
-        table.column(usual, "dataset.text_columns")  # raises
-        raise AssertionError
+        found = ", ".join(table.columns)
+        raise UsageError(f"{table.source}: set dataset.text_columns; none of {usual} is among its columns ({found})")
 
     def content(self, split: str) -> Any:
         examples = self.examples(split)
@@ -136,11 +136,7 @@ class ClassificationTask(Task):
         """id (row of the file, from 0), label, prediction, and logits and correct (or, for regression, error)."""
         examples = self.examples(split)
         logits = np.stack([row["logits"] for row in collected])
-        if not np.isfinite(logits).all():
-            raise RunError(
-                f"the model's outputs on {split} are not finite numbers: training diverged; "
-                "lower trainer.lr, or use trainer.precision=fp32"
-            )
+        require_finite(logits, split)
         return [
             {"id": i, **self._prediction(label, row)}
             for i, label, row in zip(examples.ids, examples.labels, logits, strict=True)

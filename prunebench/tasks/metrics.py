@@ -109,11 +109,10 @@ class Squad(_Metric):
 
     def _compute(self, predictions: Sequence[dict[str, Any]], references: Sequence[dict[str, Any]]) -> dict[str, float]:
         texts = {prediction["id"]: prediction["prediction_text"] for prediction in predictions}
-        pairs = [(texts.get(reference["id"]), reference["answers"]["text"]) for reference in references]
-        answered = [(text, answers) for text, answers in pairs if text is not None]  # the others count as wrong
+        pairs = [(texts[reference["id"]], reference["answers"]["text"]) for reference in references]
         return {
-            "exact_match": 100.0 * sum(squad.exact_match(*pair) for pair in answered) / len(references),
-            "f1": 100.0 * sum(squad.f1(*pair) for pair in answered) / len(references),
+            "exact_match": 100.0 * sum(squad.exact_match(*pair) for pair in pairs) / len(pairs),
+            "f1": 100.0 * sum(squad.f1(*pair) for pair in pairs) / len(pairs),
         }
 
 

@@ -52,9 +52,9 @@ class Table:
         if name in self.columns:
             return self.columns[name]
         names = ", ".join(_short(column) for column in self.columns)
-        data_first = "; if its first line is data, set dataset.header=false" if self._looks_headless() else ""
+        data_first = "; if its first line is data, dataset.header=false" if self._looks_headless() else ""
         hint = did_you_mean(name, self.columns)
-        raise UsageError(f"{self.source} has no column '{name}'{hint}: set {setting} (it has {names}{data_first})")
+        raise UsageError(f"{self.source} has no column '{name}'{hint}: set {setting} to one of {names}{data_first}")
 
     def _looks_headless(self) -> bool:
         return self.header and any(name == "" or name.isdecimal() or len(name) > 40 for name in self.columns)

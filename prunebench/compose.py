@@ -1,0 +1,182 @@
+"""Command line -> RunConfig, through Hydra's compose API. Whatever is wrong is said in one line, never Hydra's way."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from prunebench.config import RunConfig
+from prunebench.errors import UsageError
+from prunebench.options import find_options
+from prunebench.overrides import Given, check_overrides, given, nearest
+from prunebench.paths import conf_dir
+
+PATHS = ("start", "outputs", "model.name", "model.tokenizer", "distillation.teacher", "dataset.train_file",
+         "dataset.validation_file")  # fmt: skip
+TO_SET = {"model.name": "model.name=<hub name or folder>"}
+
+
+def load_config(overrides: list[str], config_dir: str | None = None) -> RunConfig:
+    """Composes conf/ with the `key=value` words of a command line, which win.
+
+    Args:
+        config_dir: a folder laid out like conf/, whose options are added to ours.
+
+    Raises:
+        UsageError: what the command line (or a YAML file) has wrong, one line each. Ranges are `validate`'s.
+    """
+    overrides = check_overrides(overrides, find_options(config_dir))
+    config = _compose([*overrides, *search_path(config_dir)], config_dir)
+    _settle_paths(config)
+    _settle_model(config, given(overrides))
+    _require_all(config)
+    result = OmegaConf.to_object(config)
+    assert isinstance(result, RunConfig)
+    return result
+
+
+def register_schema() -> None:
+    """Makes RunConfig known to Hydra as `schema`, which conf/config.yaml starts from."""
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+
+
+def search_path(config_dir: str | None) -> list[str]:
+    """The override that shows Hydra the user's own folder."""
+    if config_dir is None:
+        return []
+    folder = str(Path(config_dir).expanduser().resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.searchpath=['file://{folder}']"]
+
+
+def _compose(overrides: list[str], config_dir: str | None) -> DictConfig:
+    register_schema()
+    with one_line_errors(config_dir):
+        with _own_hydra(), initialize_config_dir(str(conf_dir()), job_name="prunebench", version_base="1.3"):
+            config = compose("config", overrides, return_hydra_config=True)
+        with open_dict(config):
+            choices = config.pop("hydra").runtime.choices
+        config.recipe = choices.recipe
+        OmegaConf.resolve(config)
+    return config
+
+
+@contextmanager
+def one_line_errors(config_dir: str | None) -> Iterator[None]:
+    """Turns what Hydra raises into a UsageError."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UsageError(_in_one_line(error, config_dir)) from error
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Hydra keeps one global state; within a sweep it is in use already."""
+    state = GlobalHydra.instance()
+    in_use = state.hydra
+    state.clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = in_use
+
+
+def _in_one_line(error: Exception, config_dir: str | None) -> str:
+    """What Hydra, OmegaConf or the YAML reader said of a file or an interpolation."""
+    message = f"{error}\n{error.__cause__ or ''}"
+    unknown = re.search(r"Key '.*' (?:is )?not in .*\n\s*full_key: (\S+)", message)
+    if unknown:
+        return f"{unknown[1]}: no such setting{nearest(unknown[1], find_options(config_dir))}{_source(message)}"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: not valid YAML ({error.problem})"
+    key = re.search(r"full_key: (\S+)", message)
+    lines = [line.strip() for line in message.splitlines() if line.strip() and not line.startswith((" ", "\t"))]
+    told = [line for line in lines if not line.startswith(("In '", "See http"))]
+    where = f"{key[1]}: " if key else ""
+    return f"{where}{(told or lines)[0]}{_source(message)}"
+
+
+def _source(message: str) -> str:
+    """Which YAML file, where Hydra says so."""
+    found = re.search(r"In '([^']+)'", message)
+    return f" (in {found[1]}.yaml)" if found else ""
+
+
+def _settle_paths(config: DictConfig) -> None:
+    """`~` stands for the home folder; a shell replaces it only at the start of a word."""
+    for key in PATHS:
+        value = OmegaConf.select(config, key)
+        if isinstance(value, str) and value.startswith("~"):
+            OmegaConf.update(config, key, str(Path(value).expanduser()))
+
+
+def _settle_model(config: DictConfig, asked: Given) -> None:
+    """A folder to start from is the model too, and what is known of a model is what its own files say."""
+    model = config.model
+    if config.start not in ("teacher", "pretrained") and "model.name" not in asked:
+        model.name, model.revision, model.from_config = config.start, None, False
+    if model.from_config or "model.config" in asked or OmegaConf.is_missing(model, "name"):
+        return
+    known = _read_json(Path(model.name) / "config.json")
+    if known is not None:
+        _replace(model, known)
+    elif "model.name" in asked or Path(model.name).is_absolute():
+        _replace(model, {})  # the YAML describes another model
+
+
+def _replace(model: DictConfig, known: dict[str, Any]) -> None:
+    with open_dict(model):
+        model.config = known
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # the run itself says what is wrong with the folder
+    return content if isinstance(content, dict) else None
+
+
+def _require_all(config: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UsageError("\n".join(f"{key} is not set: add {TO_SET.get(key, f'{key}=...')}" for key in missing))
+
+
+def apply_settings(config: RunConfig, overrides: list[str]) -> RunConfig:
+    """A finished run's config with some settings (no group choices) changed.
+
+    Raises:
+        UsageError: one line for each override that cannot be.
+    """
+    groups = sorted(name for name in given(overrides).names if name in find_options())
+    if groups:
+        raise UsageError(f"{groups[0]}=...: choose groups together with dataset=..., or change single settings only")
+    merged = OmegaConf.structured(config)
+    for text in check_overrides(overrides, find_options()):
+        OmegaConf.update(merged, *_key_and_value(text), force_add=True)
+    result = OmegaConf.to_object(merged)
+    assert isinstance(result, RunConfig)
+    return result
+
+
+def _key_and_value(text: str) -> tuple[str, Any]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    override = OverridesParser.create().parse_override(text)
+    return override.key_or_group, override.value()
+
+

@@ -1,0 +1,102 @@
+"""What `prunebench ls` and `show` find: options with their one line, and the runs below `outputs`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prunebench.errors import UsageError, did_you_mean
+from prunebench.options import LISTINGS, find_options
+from prunebench.paths import RunFolder
+
+RUNS = "runs"
+ALIASES = {group.rpartition("/")[2]: name for name, group in LISTINGS.items()} | {"run": RUNS}
+
+
+def listing_kind(word: str) -> str:
+    """The listing that `word` names, in the singular too.
+
+    Raises:
+        UsageError: none.
+    """
+    name = ALIASES.get(word, word)
+    if name not in (*LISTINGS, RUNS):
+        known = [*LISTINGS, RUNS]
+        raise UsageError(f"ls {word}: no such listing{did_you_mean(word, known)}; there are {', '.join(known)}")
+    return name
+
+
+def list_options(listing: str, config_dir: str | None) -> list[dict[str, str]]:
+    """name, description and file of every option of a listing."""
+    options = find_options(config_dir).get(LISTINGS[listing], {})
+    return [
+        {"name": option.name, "description": option.description(), "file": str(option.path)}
+        for option in options.values()
+    ]
+
+
+def count_options(config_dir: str | None) -> list[dict[str, Any]]:
+    """What there is to list, and how a choice is written."""
+    options = find_options(config_dir)
+    return [
+        {"name": name, "count": len(options[group]), "example": f"{group}={next(iter(options[group]))}"}
+        for name, group in LISTINGS.items()
+        if options.get(group)
+    ]
+
+
+def find_runs(outputs: str | Path) -> Iterator[RunFolder]:
+    """Every run below `outputs`, by name and digest, finished or not."""
+    for path in sorted(Path(outputs).glob("*/*/config.yaml")):
+        if not path.parent.parent.name.startswith("."):
+            yield RunFolder(path.parent)
+
+
+def list_runs(outputs: str | Path) -> list[dict[str, Any]]:
+    """Status and scores of every run."""
+    return [_run_row(folder) for folder in find_runs(outputs)]
+
+
+def _run_row(folder: RunFolder) -> dict[str, Any]:
+    result = read_result(folder)
+    return {
+        "name": folder.root.parent.name,
+        "digest": folder.root.name,
+        "status": result.get("status", "unknown"),
+        "seed": result.get("seed"),
+        "sparsity": (result.get("sparsity") or {}).get("prunable"),
+        "metric": result.get("metric") or None,
+        "recovery": result.get("recovery"),
+        "folder": str(folder.root),
+    }
+
+
+def read_result(folder: RunFolder) -> dict[str, Any]:
+    """What result.json holds; {} where it is missing or damaged."""
+    try:
+        return folder.read_result() or {}
+    except (OSError, json.JSONDecodeError):
+        return {}
+
+
+def find_run(word: str, outputs: str | Path) -> RunFolder:
+    """The run that `word` names: its folder, its digest or the beginning of it, or its name where there is one run of it.
+
+    Raises:
+        UsageError: none, or several.
+    """
+    folder = RunFolder(Path(word).expanduser())
+    if folder.config.is_file():
+        return folder
+    runs = list(find_runs(outputs))
+    found = [run for run in runs if run.root.name.startswith(word) or run.root.parent.name == word]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        names = sorted({run.root.parent.name for run in runs})
+        raise UsageError(f"{word}: no run in {outputs}/ has this folder, digest or name{did_you_mean(word, names)}")
+    several = ", ".join(f"{run.root.parent.name}/{run.root.name}" for run in found[:5])
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    raise UsageError(f"{word}: {len(found)} runs are meant by that: {several}{more}; give one of the digests")

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from prunebench.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+
+
+def checkpoint(step: int) -> Checkpoint:
+    tensors = {"model": {"w": torch.full((50, 50), float(step))}, "optimizer": {}, "masks": {"w": torch.ones(3) > 0}}
+    return Checkpoint(step, tensors, {"seconds": 1.5})
+
+
+def test_the_newest_comes_back(tmp_path: Path) -> None:
+    for step in (3, 20, 100):
+        save_checkpoint(tmp_path, checkpoint(step))
+    loaded, damaged = load_checkpoint(tmp_path)
+    assert loaded is not None and not damaged
+    assert (loaded.step, loaded.extra) == (100, {"seconds": 1.5})
+    assert torch.equal(loaded.tensors["model"]["w"], torch.full((50, 50), 100.0))
+    assert loaded.tensors["masks"]["w"].dtype == torch.bool
+
+
+def test_two_are_kept(tmp_path: Path) -> None:
+    for step in range(5):
+        save_checkpoint(tmp_path, checkpoint(step))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000003", "step-000000004"]
+
+
+@pytest.mark.parametrize("harm", ["truncated", "garbled", "gone", "state"])
+def test_a_damaged_newest_gives_way_to_the_one_before(tmp_path: Path, harm: str) -> None:
+    save_checkpoint(tmp_path, checkpoint(1))
+    save_checkpoint(tmp_path, checkpoint(2))
+    newest = tmp_path / "step-000000002"
+    file = newest / ("state.json" if harm == "state" else "model.safetensors")
+    content = bytearray(file.read_bytes())
+    if harm == "gone":
+        file.unlink()
+    elif harm == "garbled":
+        content[-7] ^= 0xFF
+        file.write_bytes(content)
+    else:
+        file.write_bytes(content[: len(content) // 2])
+    loaded, damaged = load_checkpoint(tmp_path)
+    assert loaded is not None and loaded.step == 1
+    assert len(damaged) == 1 and "step-000000002 is damaged" in damaged[0]
+
+
+def test_nothing_saved_is_nothing_loaded(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path / "state") == (None, [])
+
+
+def test_no_pickle_is_written(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(1))
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors", ".json"}
