@@ -6,11 +6,10 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -180,3 +179,13 @@ def _key_and_value(text: str) -> tuple[str, Any]:
     return override.key_or_group, override.value()
 
 
+def read_run_config(path: Path) -> RunConfig:
+    """What the config.yaml of a run holds.
+
+    Raises:
+        UsageError: it was written by another version, or by hand.
+    """
+    with one_line_errors(None):
+        result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path)))
+    assert isinstance(result, RunConfig)
+    return result

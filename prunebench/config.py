@@ -108,8 +108,9 @@ class ScheduleConfig:
     initial_sparsity: float | None = None  # of the first pruning, cut at the target
     initial_fraction: float | None = None  # the same as a share of the target; at most one of the two
     curve: str = "cubic"  # cubic, linear or geometric
-    prunings_per_epoch: float | None = None  # at most one of these two;
-    prune_every: int | None = None  # at multiples of so many steps;   neither: at the start of each pruning phase and at the end
+    # at most one of these two; neither: at the start of every pruning phase and at the end of the last
+    prunings_per_epoch: float | None = None
+    prune_every: int | None = None  # at multiples of so many steps
     lr: float | None = None  # instead of trainer.lr and trainer.final_lr
     final_lr: float | None = None
     peak_decay: float = 1.0  # each restart begins at this times the peak before

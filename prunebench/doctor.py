@@ -14,8 +14,10 @@ from urllib.parse import urlparse
 
 from prunebench.report import size
 
-PACKAGES = ("prunebench", "torch", "transformers", "accelerate", "datasets", "evaluate", "tokenizers", "safetensors",
-            "huggingface-hub", "hydra-core", "omegaconf", "scikit-learn", "scipy", "numpy", "rich", "wandb")  # fmt: skip
+PACKAGES = (
+    "prunebench", "torch", "transformers", "accelerate", "datasets", "evaluate", "tokenizers", "safetensors",
+    "huggingface-hub", "hydra-core", "omegaconf", "scikit-learn", "scipy", "numpy", "rich", "wandb",
+)  # fmt: skip
 LITTLE_MEMORY, LITTLE_DISK = 8e9, 10e9  # bytes
 REACH_SECONDS = 2.0
 
@@ -95,7 +97,9 @@ def _devices() -> Iterator[Finding]:
     if torch.backends.mps.is_available():
         yield Finding("mps", "ok", "Apple GPU")
     if not torch.cuda.is_available() and not torch.backends.mps.is_available():
-        yield Finding("gpu", "warn", "none: BERT-base takes hours to days", "quickstart needs none; see also dataset.limit")
+        yield Finding(
+            "gpu", "warn", "none: BERT-base takes hours to days", "quickstart needs none; see also dataset.limit"
+        )
     capability = torch.backends.cpu.get_cpu_capability()
     yield Finding("cpu", "ok", f"{capability}, {torch.get_num_threads()} threads, {_cpu_bf16()}")
 
@@ -154,7 +158,9 @@ def _wandb() -> Iterator[Finding]:
 def _outputs(folder: Path) -> Iterator[Finding]:
     there = next(place for place in [folder.absolute(), *folder.absolute().parents] if place.exists())
     if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
-        yield Finding("outputs", "warn", f"{folder.absolute()} cannot be written to", "choose another: outputs=<folder>")
+        yield Finding(
+            "outputs", "warn", f"{folder.absolute()} cannot be written to", "choose another: outputs=<folder>"
+        )
         return
     free = shutil.disk_usage(there).free
     scarce = free < LITTLE_DISK

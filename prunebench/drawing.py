@@ -84,5 +84,3 @@ def plot(
     text.append(" " * margin + corner + level * inner + "\n", style="dim")
     text.append(" " * (margin + 1) + x.low + x.high.rjust(inner - len(x.low)), style="dim")
     return text
-
-

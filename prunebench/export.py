@@ -53,8 +53,9 @@ def check_zeros(targets: list[Target], masks: Mapping[str, Tensor], sparsity: fl
     broken = next((target.name for target in targets if not pattern.holds(target.matrix)), None)
     if broken is not None:
         raise RunError(f"the zeros of {broken} in the saved model do not follow the pattern")
-    if zeros != pattern.zeros(sparsity, total):
-        raise RunError(f"{zeros} weights are pruned, but sparsity {sparsity:g} asks for {pattern.zeros(sparsity, total)}")
+    asked = pattern.zeros(sparsity, total)
+    if zeros != asked:
+        raise RunError(f"{zeros} weights are pruned, but sparsity {sparsity:g} asks for {asked}")
 
 
 def check_masked(targets: list[Target], masks: Mapping[str, Tensor]) -> None:
@@ -103,7 +104,8 @@ tags: [prunebench, sparse, pruned]
 # {base} on {dataset}, {100 * sparsity["prunable"]:.2f} % of the prunable weights are zero
 
 Made by prunebench {result.environment["packages"]["prunebench"]}:
-`prunebench run recipe={recipe} seed={result.seed}` (all settings: `config.yaml` of run `{result.name}/{result.digest}`).
+`prunebench run recipe={recipe} seed={result.seed}`
+(all settings: `config.yaml` of run `{result.name}/{result.digest}`).
 
 | metric (validation) | value |
 |---|---|

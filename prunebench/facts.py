@@ -1,4 +1,4 @@
-"""What is known of a run's model and data without torch and without the hub. What is not known is None, never guessed."""
+"""What is known of a run's model and data without torch and the hub. What is not known is None, never guessed."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def read_result(folder: RunFolder) -> dict[str, Any]:
 
 
 def find_run(word: str, outputs: str | Path) -> RunFolder:
-    """The run that `word` names: its folder, its digest or the beginning of it, or its name where there is one run of it.
+    """The run that `word` names: its folder, (the beginning of) its digest, or its name if it is the only one.
 
     Raises:
         UsageError: none, or several.

@@ -47,6 +47,24 @@ def known_labels(name: str, revision: str | None = None, head: str | None = None
     return _label_names(config)
 
 
+def outline_model(
+    name: str,
+    *,
+    head: str,
+    labels: Sequence[str] | None = None,
+    num_labels: int,
+    revision: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    from_config: bool = False,
+    dropout: float | None = None,
+    problem: str = "classification",
+) -> Any:
+    """What `load_model` would return, on the meta device: names and shapes without weights, from the config alone."""
+    settings, _, _ = _settings(name, head, labels, num_labels, revision, config, from_config, dropout, problem)
+    with torch.device("meta"), quiet():
+        return _new_model(head, settings)
+
+
 def load_model(
     name: str,
     *,
@@ -68,16 +86,8 @@ def load_model(
     dropout: instead of every dropout probability of the config. problem: classification, regression or
     question_answering. Raises UsageError for whatever cannot be loaded completely.
     """
-    folder = None if from_config else model_folder(name, revision)
-    settings = _build_config(config or {}) if folder is None else _load_config(name, folder)
+    settings, folder, tuned = _settings(name, head, labels, num_labels, revision, config, from_config, dropout, problem)
     model_class = _head_class(settings, head)
-    tuned = folder is not None and _has_head(settings, model_class)
-    _set_labels(settings, name, head, labels, num_labels, problem, tuned)
-    if getattr(settings, "pad_token_id", None) is None:
-        eos = getattr(settings, "eos_token_id", None)
-        settings.pad_token_id = eos[0] if isinstance(eos, list) else eos
-    if dropout is not None:
-        _set_dropout(settings, dropout)
     with _seeded(seed), quiet():
         if folder is None:
             model = _new_model(head, settings)
@@ -87,6 +97,30 @@ def load_model(
 
 
 # --- configuration ---
+
+
+def _settings(
+    name: str,
+    head: str,
+    labels: Sequence[str] | None,
+    num_labels: int,
+    revision: str | None,
+    config: Mapping[str, Any] | None,
+    from_config: bool,
+    dropout: float | None,
+    problem: str,
+) -> tuple[Any, Path | None, bool]:
+    """The complete HF config, the folder of the weights (None: new ones), and whether a fitting head is among them."""
+    folder = None if from_config else model_folder(name, revision)
+    settings = _build_config(config or {}) if folder is None else _load_config(name, folder)
+    tuned = folder is not None and _has_head(settings, _head_class(settings, head))
+    _set_labels(settings, name, head, labels, num_labels, problem, tuned)
+    if getattr(settings, "pad_token_id", None) is None:
+        eos = getattr(settings, "eos_token_id", None)
+        settings.pad_token_id = eos[0] if isinstance(eos, list) else eos
+    if dropout is not None:
+        _set_dropout(settings, dropout)
+    return settings, folder, tuned
 
 
 def _load_config(name: str, folder: Path) -> Any:

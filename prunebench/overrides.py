@@ -107,7 +107,7 @@ def _values(override: Override, options: Options, sweep: bool) -> list[Any]:
     if not override.is_discrete_sweep():
         return []  # left to the sweeper
     if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
-        return override._value.filter(list(options.get(override.key_or_group, {})))  # type: ignore[union-attr]
+        return list(override._value.filter(list(options.get(override.key_or_group, {}))))  # type: ignore[union-attr]
     return [Override._convert_value(value) for value in override.sweep_iterator()]
 
 
@@ -187,7 +187,11 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 def _check_type(key: str, value: Any, hint: Any, options: Options) -> None:
     if is_dataclass(hint) and not isinstance(value, dict):
         group = key.replace(".", "/")
-        choice = f": choose it by {group}={value}" if group in options else f", like {key}.{next(iter(_fields(hint)))}"
+        choice = (
+            f": choose it by {group}={value}"
+            if group in options
+            else f", like {key}.{next(iter(_fields(typing.cast(type, hint))))}"
+        )
         raise UsageError(f"{key}={_shown(value)}: {key} is a group of settings{choice}")
     if isinstance(value, str) and "${" in value:
         return  # an interpolation, settled when the config is composed

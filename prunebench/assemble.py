@@ -1,0 +1,97 @@
+"""Puts together what a run trains with: student, sparsifier and teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from prunebench.config import RunConfig
+from prunebench.context import Context, outline
+from prunebench.digest import prunes
+from prunebench.distill import cache_key
+from prunebench.identity import model_identity
+from prunebench.paths import cache_dir
+from prunebench.sparsity.sparsifier import Sparsifier, build_sparsifier
+from prunebench.targets import COMPONENTS, component_sizes, find_targets
+from prunebench.tasks.base import Encoded, Task
+from prunebench.teacher import TeacherSource, check_teacher, label_columns, make_teacher, teacher_labels
+from prunebench.train import Distillation
+
+
+def check_fit(config: RunConfig, task: Task, tokenizer: Any) -> None:
+    """Refuses what could only fail after the teacher was trained: components, patterns, another teacher.
+
+    Raises:
+        UsageError: the model lacks a component, a matrix does not fit the pattern, or the teacher does not fit.
+    """
+    if prunes(config):
+        model = outline(config, task)
+        make_sparsifier(config, model)
+        sparsity_scale(config, model)
+    if config.distillation.hardness > 0 and config.distillation.teacher not in ("auto", "none"):
+        check_teacher(task, config.distillation.teacher, tokenizer)
+
+
+def make_student(context: Context) -> Any:
+    """The model that is trained, with the weights it starts from."""
+    config = context.config
+    if config.start == "teacher":
+        return context.load(str(context.dense_folder.model), context.task.labels)
+    return context.load(config.model.name if config.start == "pretrained" else config.start, context.task.labels)
+
+
+def components_of(config: RunConfig, model: nn.Module) -> list[str]:
+    """`pruning.components`, with "all" spelt out."""
+    if config.pruning.components != ["all"]:
+        return config.pruning.components
+    sizes = component_sizes(model)
+    return [component for component in COMPONENTS if sizes[component]]
+
+
+def make_sparsifier(config: RunConfig, model: nn.Module) -> Sparsifier:
+    pruning = config.pruning
+    return build_sparsifier(
+        find_targets(model, components_of(config, model)),
+        criterion=pruning.criterion.name,
+        params=pruning.criterion.params,
+        scope=pruning.scope.name,
+        floor=pruning.scope.floor,
+        pattern=pruning.pattern.name,
+        n=pruning.pattern.n,
+        m=pruning.pattern.m,
+        seed=config.seed,
+    )
+
+
+def sparsity_scale(config: RunConfig, model: nn.Module) -> float:
+    """What turns `sparsity` of the components in `budget_from` into the sparsity of those that are pruned."""
+    if config.pruning.budget_from is None:
+        return 1.0
+    budget = sum(target.weight.numel() for target in find_targets(model, config.pruning.budget_from))
+    pruned = sum(target.weight.numel() for target in find_targets(model, components_of(config, model)))
+    return budget / pruned
+
+
+def make_distillation(context: Context, data: Encoded) -> Distillation | None:
+    """The teacher at work and the temperature; None where the task loss alone is used."""
+    config, task, settings = context.config, context.task, context.config.distillation
+    given = None if settings.teacher == "auto" else settings.teacher
+    if settings.hardness == 0 or (given is None and context.dense is None):
+        return None
+    folder = given or str(context.dense_folder.model)
+    identity = model_identity(given) if given or context.dense is None else str(context.dense["digest"])
+    labels = teacher_labels(task, given) if given else task.labels
+    source = TeacherSource(
+        load=lambda: context.load(folder, labels),
+        columns=label_columns(task.labels, labels),
+        task=task,
+        data=data,
+        device=context.accelerator.device,
+        autocast=context.accelerator.autocast,
+        batch_size=config.trainer.eval_batch_size,
+    )
+    key = cache_key(identity, data.key, context.precision, str(source.columns))
+    cache = cache_dir(config.outputs) / "logits" / key
+    teacher, temperature = make_teacher(source, cache, settings.cache_gb * 1e9, settings.temperature)
+    return Distillation(teacher, settings.hardness, temperature)

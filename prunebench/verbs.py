@@ -1,0 +1,341 @@
+"""What each verb does, from its arguments to what it prints. Imports stand inside: `ls` is not to wait for torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunebench.errors import UsageError
+from prunebench.parsing import FAILED, OK, Parser, Verb, complain, report
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from prunebench.config import RunConfig
+
+OVERRIDES = "key=value: a setting (sparsity=0.9, trainer.epochs=3) or a choice (recipe=..., dataset=...; prunebench ls)"
+
+
+def _common(parser: Parser, overrides: bool = True, config_dir: bool = True) -> None:
+    if overrides:
+        parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    if config_dir:
+        parser.add_argument("--config-dir", metavar="DIR", help="a folder of your own, laid out like conf/")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+# --- output -------------------------------------------------------------------------------------------------------
+
+
+def console(wide: bool = False) -> Console:
+    """`wide`: a line stays a line in a pipe, so that grep finds it whole."""
+    from rich.console import Console
+
+    on = Console(highlight=False)
+    return Console(highlight=False, width=500) if wide and not on.is_terminal else on
+
+
+def show(renderable: RenderableType, on: Console | None = None) -> None:
+    """Prints to stdout; in a pipe without colour and without blanks at the ends of lines."""
+    on = on or console()
+    with on.capture() as capture:
+        on.print(renderable)
+    text = capture.get()
+    sys.stdout.write(text if on.is_terminal else "".join(f"{line.rstrip()}\n" for line in text.splitlines()))
+
+
+def show_json(value: Any, indent: int | None = 2) -> None:
+    sys.stdout.write(json.dumps(value, indent=indent, allow_nan=False) + "\n")
+
+
+# --- run ----------------------------------------------------------------------------------------------------------
+
+
+def add_run(parser: Parser) -> None:
+    parser.add_argument("-m", "--multirun", action="store_true", help="a run for each value, as in seed=1,2,3")
+    parser.add_argument("--force", action="store_true", help="do it again, even if it is finished")
+    _common(parser)
+
+
+def run(args: Namespace) -> int:
+    if args.multirun:
+        return run_sweep(args)
+    config = _checked(args.overrides, args.config_dir)
+    result = run_one(config, args.force)
+    if not is_first():
+        return OK
+    if args.json:
+        show_json(result)
+    else:
+        show_result(result, config.outputs)
+    return OK
+
+
+def run_one(config: RunConfig, force: bool) -> dict[str, Any]:
+    from prunebench.run import run as run_config  # torch: only once the config is known to be sound
+
+    return run_config(config, force=force)
+
+
+def is_first() -> bool:
+    """Of several processes (torchrun) the first one speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def run_sweep(args: Namespace) -> int:
+    """A member that fails is named, and the others go on."""
+    from prunebench.sweep import sweep
+
+    failed: list[str] = []
+    results: list[dict[str, Any]] = []
+
+    def member(overrides: list[str]) -> float | None:
+        try:
+            result = run_one(_checked(overrides, args.config_dir), args.force)
+        except Exception as error:
+            failed.append(" ".join(overrides).replace("'", ""))
+            complain(f"{failed[-1]}: {'; '.join(report(error))}")
+            return None
+        results.append(result)
+        if args.json and is_first():
+            show_json(result, indent=None)
+        return float(result["metric"]["value"])
+
+    sweep(args.overrides, args.config_dir, member)
+    if results and is_first() and not args.json:
+        from prunebench.views import runs_view
+
+        show(runs_view(results), console(wide=True))
+    return FAILED if failed else OK
+
+
+def _checked(overrides: list[str], config_dir: str | None) -> RunConfig:
+    from prunebench.compose import load_config
+    from prunebench.validate import check
+
+    config = load_config(overrides, config_dir)
+    check(config)
+    return config
+
+
+def show_result(result: dict[str, Any], outputs: str) -> None:
+    from prunebench.report import panel
+
+    show(panel(result, f"{outputs}/{result['name']}/{result['digest']}"))
+
+
+# --- plan, ls, show -----------------------------------------------------------------------------------------------
+
+
+def plan(args: Namespace) -> int:
+    config = _checked(args.overrides, args.config_dir)
+    from prunebench.options import find_options
+    from prunebench.preview import preview, to_json
+
+    shown = preview(config, find_options(args.config_dir))
+    if args.json:
+        show_json(to_json(shown))
+    else:
+        from prunebench.plan_view import plan_view
+
+        on = console()
+        show(plan_view(shown, on), on)
+    return OK
+
+
+def add_ls(parser: Parser) -> None:
+    parser.add_argument("what", nargs="?", help="recipes, models, datasets, schedules, criteria, ..., runs")
+    parser.add_argument("--outputs", default="outputs", metavar="DIR", help="where runs lie (default: outputs)")
+    _common(parser, overrides=False)
+
+
+def ls(args: Namespace) -> int:
+    from prunebench import listing
+
+    if args.what is None:
+        rows = listing.count_options(args.config_dir)
+        runs = len(listing.list_runs(args.outputs))
+        rows.append({"name": listing.RUNS, "count": runs, "example": "prunebench show <digest>"})
+    elif (kind := listing.listing_kind(args.what)) == listing.RUNS:
+        rows = listing.list_runs(args.outputs)
+    else:
+        rows = listing.list_options(kind, args.config_dir)
+    if args.json:
+        show_json(rows)
+    else:
+        from prunebench.views import listing_view
+
+        show(listing_view(rows, args.what), console(wide=True))
+    return OK
+
+
+def add_show(parser: Parser) -> None:
+    parser.add_argument("words", nargs="*", metavar="key=value | run", help=OVERRIDES + "; or a run's folder or digest")
+    parser.add_argument("--outputs", default="outputs", metavar="DIR", help="where runs lie (default: outputs)")
+    _common(parser, overrides=False)
+
+
+def show_verb(args: Namespace) -> int:
+    runs = [word for word in args.words if "=" not in word]
+    if not runs:
+        return show_config(args)
+    if len(args.words) > 1:
+        raise UsageError("show takes one run, or key=value words, not both")
+    from prunebench.listing import find_run, read_result
+
+    folder = find_run(runs[0], args.outputs)
+    result = read_result(folder)
+    if result.get("status") != "finished":
+        reason = result.get("reason") or "the same command continues it"
+        raise UsageError(f"{folder.root} is not finished (status: {result.get('status', 'unknown')}): {reason}")
+    if args.json:
+        show_json(result)
+    else:
+        show_result(result, str(folder.root.parent.parent))
+    return OK
+
+
+def show_config(args: Namespace) -> int:
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.structured(_checked(args.words, args.config_dir))
+    if args.json:
+        show_json(OmegaConf.to_container(config))
+    else:
+        sys.stdout.write(OmegaConf.to_yaml(config))
+    return OK
+
+
+# --- eval ---------------------------------------------------------------------------------------------------------
+
+
+def add_eval(parser: Parser) -> None:
+    parser.add_argument("folder", help="a run's folder, or any model folder (then name its data: dataset=...)")
+    _common(parser)
+
+
+def evaluate(args: Namespace) -> int:
+    folder = Path(args.folder).expanduser()
+    config = _eval_config(folder, args)
+    from prunebench.run import evaluate_folder
+
+    result = evaluate_folder(folder, config)
+    if not is_first():
+        return OK
+    if args.json:
+        show_json(result)
+    else:
+        from prunebench.views import evaluation_view
+
+        show(evaluation_view(result))
+    return OK
+
+
+def _eval_config(folder: Path, args: Namespace) -> RunConfig | None:
+    """None: a run's own. A model folder needs its data named; for a run they may be others than its own."""
+    is_run, overrides = (folder / "config.yaml").is_file(), args.overrides
+    if not folder.is_dir() or not (is_run or (folder / "config.json").is_file()):
+        raise UsageError(f"{args.folder}: neither a run's folder (config.yaml) nor a model's (config.json)")
+    if any(word.startswith("dataset=") for word in overrides):
+        model = folder / "model" if is_run else folder
+        return _checked(["recipe=dense", f"start={model}", *overrides], args.config_dir)
+    if not is_run:
+        raise UsageError(f"{args.folder} is a model's folder: name its data, for instance dataset=sst2")
+    if not overrides:
+        return None
+    from prunebench.compose import apply_settings, read_run_config
+    from prunebench.validate import check
+
+    config = apply_settings(read_run_config(folder / "config.yaml"), overrides)
+    check(config)
+    return config
+
+
+# --- doctor and clean ---------------------------------------------------------------------------------------------
+
+
+def add_outputs(parser: Parser) -> None:
+    parser.add_argument("outputs", nargs="?", default="outputs", help="where runs lie (default: outputs)")
+    _common(parser, overrides=False, config_dir=False)
+
+
+def doctor(args: Namespace) -> int:
+    from prunebench.doctor import examine
+
+    findings = examine(args.outputs)
+    if args.json:
+        show_json([vars(finding) for finding in findings])
+    else:
+        from prunebench.views import findings_view
+
+        show(findings_view(findings), console(wide=True))
+    return OK
+
+
+def add_clean(parser: Parser) -> None:
+    parser.add_argument("--yes", action="store_true", help="delete what is listed")
+    add_outputs(parser)
+
+
+def clean(args: Namespace) -> int:
+    from prunebench.clean import find_waste, remove
+
+    if not Path(args.outputs).is_dir():
+        raise UsageError(f"clean {args.outputs}: there is no such folder")
+    waste = find_waste(args.outputs)
+    if args.yes:
+        for item in waste:
+            remove(item)
+    if args.json:
+        show_json([{"path": str(w.path), "why": w.why, "bytes": w.bytes, "removed": args.yes} for w in waste])
+    else:
+        from prunebench.views import waste_view
+
+        show(waste_view(waste, args.yes), console(wide=True))
+    return OK
+
+
+VERBS: dict[str, Verb] = {
+    "run": Verb(
+        "Train, prune, evaluate and export; continues what was stopped, skips what is finished.",
+        ["prunebench run recipe=bert_smc_90 dataset=sst2", "prunebench run recipe=bert_smc_90 sparsity=0.93 seed=2",
+         "prunebench run recipe=bert_smc_90 dataset=sst2 start=my/fine-tuned-bert",
+         "prunebench run -m recipe=bert_smc_90 dataset=sst2 seed=1,2,3"],
+        add_run, run,
+    ),
+    "plan": Verb(
+        "Show what a run would do and cost, within a second.",
+        ["prunebench plan recipe=bert_smc_90 dataset=sst2 sparsity=0.95", "prunebench plan recipe=gmp_star_30 --json"],
+        _common, plan,
+    ),
+    "ls": Verb(
+        "List recipes, models, datasets, ..., and runs.",
+        ["prunebench ls", "prunebench ls recipes", "prunebench ls runs --json"],
+        add_ls, ls,
+    ),
+    "show": Verb(
+        "Show a run's complete settings as YAML, or a finished run.",
+        ["prunebench show recipe=bert_smc_90 dataset=sst2", "prunebench show outputs/quickstart/0123456789ab",
+         "prunebench show 0123"],
+        add_show, show_verb,
+    ),
+    "eval": Verb(
+        "Score a run or any model folder again and count its zeros.",
+        ["prunebench eval outputs/quickstart/0123456789ab", "prunebench eval my/fine-tuned-bert dataset=sst2"],
+        add_eval, evaluate,
+    ),
+    "doctor": Verb(
+        "Check versions, devices, cache, network, wandb login and the outputs folder.",
+        ["prunebench doctor", "prunebench doctor --json"],
+        add_outputs, doctor,
+    ),
+    "clean": Verb(
+        "List what finished runs no longer need; delete it with --yes.",
+        ["prunebench clean", "prunebench clean --yes", "prunebench clean my-outputs --json"],
+        add_clean, clean,
+    ),
+}  # fmt: skip
