@@ -103,7 +103,7 @@ def _in_one_line(error: Exception, config_dir: str | None) -> str:
         return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: not valid YAML ({error.problem})"
     key = re.search(r"full_key: (\S+)", message)
     lines = [line.strip() for line in message.splitlines() if line.strip() and not line.startswith((" ", "\t"))]
-    told = [line for line in lines if not line.startswith(("In '", "See http"))]
+    told = [line for line in (re.sub(r"^In '.*?':? ?(\w+ raised while.*)?", "", line) for line in lines) if line]
     where = f"{key[1]}: " if key else ""
     return f"{where}{(told or lines)[0]}{_source(message)}"
 

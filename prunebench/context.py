@@ -32,6 +32,11 @@ class Context:
     dense: Mapping[str, Any] | None  # result of the dense run; None for a dense run itself
 
     @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes the run's files."""
+        return self.accelerator.is_main_process
+
+    @property
     def dense_folder(self) -> RunFolder:
         assert self.dense is not None
         return RunFolder(Path(self.config.outputs) / DENSE / str(self.dense["digest"]))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
 from prunebench.errors import UsageError
+from prunebench.paths import locked
 
 
 def resolve_precision(precision: str, device: str) -> str:
@@ -25,7 +30,7 @@ def make_accelerator(precision: str, device: str) -> Accelerator:
     """An Accelerator for this run. Its process-wide state is made anew: members of a sweep differ in precision."""
     if device in ("cuda", "mps") and not _has(device):
         raise UsageError(f"trainer.device={device}: torch sees none here (prunebench doctor tells); use auto or cpu")
-    if not _distributed():
+    if processes() == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
     mixed = "no" if precision == "fp32" else precision
     return Accelerator(mixed_precision=mixed, cpu=device == "cpu", step_scheduler_with_optimizer=False)
@@ -35,8 +40,23 @@ def _has(device: str) -> bool:
     return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
 
 
-def _distributed() -> bool:
-    return bool(PartialState._shared_state) and PartialState().num_processes > 1
+def processes() -> int:
+    """How many processes torchrun (or accelerate's launcher) started for this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def exclusive(path: Path, device: str) -> Iterator[None]:
+    """`paths.locked` for a run of one process or of many: the main one holds the lock, the others wait for it."""
+    if processes() == 1:
+        with locked(path):
+            yield
+        return
+    state = PartialState(cpu=device == "cpu")
+    with locked(path) if state.is_main_process else nullcontext():
+        state.wait_for_everyone()
+        yield
+        state.wait_for_everyone()
 
 
 def describe_device(device: torch.device) -> str:

@@ -86,9 +86,9 @@ def _parse(text: str) -> Override:
     try:
         return parser.parse_override(text)
     except HydraException as error:
-        key, _, value = text.partition("=")
+        key, equals, value = text.partition("=")
         hint = find_type(key.lstrip("+"))
-        if hint is None:
+        if hint is None or not equals:
             raise UsageError(f"{text}: expected key=value, like sparsity=0.9") from error
         if str not in _alternatives(hint):
             raise UsageError(f"{text}: expected {describe(hint)}") from error

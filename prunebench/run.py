@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 from prunebench.assemble import check_fit, make_distillation, make_sparsifier, make_student, sparsity_scale
 from prunebench.config import RunConfig
 from prunebench.context import Context, identify, settle_labels, tokenizer_of
-from prunebench.devices import make_accelerator, resolve_precision
+from prunebench.devices import exclusive, make_accelerator, resolve_precision
 from prunebench.digest import dense_config, prunes
 from prunebench.errors import RunError
-from prunebench.paths import RunFolder, cache_dir, locked, write_json, write_text
+from prunebench.paths import RunFolder, cache_dir, write_json, write_text
 from prunebench.plan import Plan, make_plan
 from prunebench.progress import say
 from prunebench.scoring import begin_result, encode_for_scoring, evaluate_folder, evaluate_model, export, score
@@ -47,7 +47,7 @@ def run(config: RunConfig, *, force: bool = False) -> dict[str, Any]:
     precision = resolve_precision(config.trainer.precision, config.trainer.device)
     digest = identify(config, task, precision)
     folder = RunFolder(Path(config.outputs) / config.name / digest)
-    with locked(cache_dir(config.outputs) / "locks" / f"{config.name}-{digest}"):
+    with exclusive(cache_dir(config.outputs) / "locks" / f"{config.name}-{digest}", config.trainer.device):
         done = folder.read_result()
         if done and done["status"] == "finished" and not force:
             say(f"{folder.root} is finished already (--force redoes it)")
@@ -57,21 +57,22 @@ def run(config: RunConfig, *, force: bool = False) -> dict[str, Any]:
         data = task.encode("train", tokenizer, cache_dir(config.outputs))
         plan = make_plan(config, len(data))
         dense = run(dense_config(config)) if prunes(config) else None
-        if force:
-            shutil.rmtree(folder.root, ignore_errors=True)
         accelerator = make_accelerator(precision, config.trainer.device)
         context = Context(config, task, folder, digest, precision, tokenizer, accelerator, dense)
+        if context.writes:
+            _announce(context, plan, force)
+        accelerator.wait_for_everyone()
         try:
             return _execute(context, data, plan)
         except RunError as error:
-            write_json(folder.result, begin_result(context, status="failed", reason=str(error)).to_json())
+            if context.writes:
+                write_json(folder.result, begin_result(context, status="failed", reason=str(error)).to_json())
             raise
 
 
 def _execute(context: Context, data: Encoded, plan: Plan) -> dict[str, Any]:
     folder = context.folder
     began = time.monotonic()
-    _announce(context, plan)
     encode_for_scoring(context)
     student = make_student(context)
     sparsifier = make_sparsifier(context.config, student)
@@ -104,13 +105,16 @@ def _execute(context: Context, data: Encoded, plan: Plan) -> dict[str, Any]:
     for tracker in trackers:
         tracker.log(plan.steps, {"eval": result.metrics})
         tracker.finish(result.to_json())
-    write_json(folder.result, result.to_json())
-    shutil.rmtree(folder.state, ignore_errors=True)
+    if context.writes:
+        write_json(folder.result, result.to_json())
+        shutil.rmtree(folder.state, ignore_errors=True)
     return result.to_json()
 
 
-def _announce(context: Context, plan: Plan) -> None:
+def _announce(context: Context, plan: Plan, force: bool) -> None:
     """What will be done, in the run's folder before it is done."""
+    if force:
+        shutil.rmtree(context.folder.root, ignore_errors=True)
     write_text(context.folder.config, OmegaConf.to_yaml(OmegaConf.structured(context.config)))
     write_json(context.folder.plan, plan.to_json())
     write_json(context.folder.result, begin_result(context, status="running").to_json())
@@ -119,7 +123,7 @@ def _announce(context: Context, plan: Plan) -> None:
 def _start_trackers(context: Context, resume_at: int, trackers: list[Tracker]) -> list[Tracker]:
     """Fills `trackers`, once it is known at which step training goes on."""
     config, folder = context.config, context.folder
-    if context.accelerator.is_main_process:
+    if context.writes:
         local = LocalTracker(folder.metrics, resume_at)
         trackers.append(local)
         if config.tracker.name == "wandb":

@@ -66,7 +66,7 @@ def export(context: Context, student: Any, sparsifier: Sparsifier, plan: Plan) -
         RunError: the files do not hold the zeros that were promised.
     """
     config, folder = context.config, context.folder
-    if context.accelerator.is_main_process:
+    if context.writes:
         save_masks(folder.masks, sparsifier.masks)
         export_model(folder.model, context.accelerator.unwrap_model(student), context.tokenizer)
     context.accelerator.wait_for_everyone()
@@ -82,7 +82,6 @@ def score(context: Context, saved: Any, plan: Plan, trained: Trained, distillati
     """Scores the saved model, writes predictions and the model card, and puts the result together."""
     config, task, folder = context.config, context.task, context.folder
     metrics, predictions = evaluate_model(context, saved)
-    write_text(folder.predictions, "".join(json.dumps(line, allow_nan=False) + "\n" for line in predictions))
     components = components_of(config, saved)
     weights = count_weights(saved, components)
     value, dense = metrics[task.metric], _dense(context, metrics)
@@ -120,7 +119,9 @@ def score(context: Context, saved: Any, plan: Plan, trained: Trained, distillati
         model=folder.model.name,
         warnings=trained.warnings,
     )
-    write_text(folder.model / "README.md", model_card(config.model.name, config.dataset.name, result))
+    if context.writes:
+        write_text(folder.predictions, "".join(json.dumps(line, allow_nan=False) + "\n" for line in predictions))
+        write_text(folder.model / "README.md", model_card(config.model.name, config.dataset.name, result))
     return result
 
 

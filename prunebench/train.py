@@ -83,7 +83,7 @@ def train(job: Job) -> Trained:
         job.model, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps
     )
     start, trained = _restore(job, optimizer)
-    log = _Log(job.trackers(start))
+    log = _Log(job.trackers(start), scaled=job.accelerator.scaler is not None)
     if start < job.plan.steps or start == 0:
         _loop(job, optimizer, start, trained, log)
     if settings.keep == "best" and trained.best is not None:
@@ -231,7 +231,9 @@ def _restore(job: Job, optimizer: torch.optim.Optimizer) -> tuple[int, Trained]:
     job.model.load_state_dict(dict(checkpoint.tensors["model"]))
     load_moments(optimizer, job.model, checkpoint.tensors["optimizer"])
     job.sparsifier.load_state_dict(dict(checkpoint.tensors["masks"]))
-    return checkpoint.step, Trained(**checkpoint.extra)
+    if job.accelerator.scaler is not None:  # fp16
+        job.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
+    return checkpoint.step, Trained(**checkpoint.extra["trained"])
 
 
 class _Saver:
@@ -258,15 +260,17 @@ class _Saver:
             "masks": job.sparsifier.state_dict(),
         }
         if job.accelerator.is_main_process:
-            save_checkpoint(job.state, Checkpoint(step, tensors, vars(trained)))
+            scaler = job.accelerator.scaler
+            extra = {"trained": vars(trained), "scaler": scaler.state_dict() if scaler is not None else None}
+            save_checkpoint(job.state, Checkpoint(step, tensors, extra))
         self._saved = time.monotonic()
 
 
 class _Log:
     """One row a step. Losses stay tensors until a flush, so that a GPU is not made to wait at every step."""
 
-    def __init__(self, trackers: list[Tracker]) -> None:
-        self._trackers = trackers
+    def __init__(self, trackers: list[Tracker], scaled: bool) -> None:
+        self._trackers, self._scaled = trackers, scaled
         self._rows: list[tuple[int, dict[str, Any]]] = []
         self._clock, self._examples = time.monotonic(), 0
         self.rate = 0.0
@@ -289,7 +293,7 @@ class _Log:
             self.rate = self._examples / (now - self._clock)
         for step, row in self._rows:
             numbers = _numbers(row)
-            _refuse_not_finite(step, numbers)
+            _refuse_not_finite(step, numbers, self._scaled)
             self.event(step, numbers | {"examples_per_second": round(self.rate, 2)})
         self._rows, self._examples, self._clock = [], 0, now
 
@@ -302,7 +306,10 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.item() if isinstance(value, Tensor) else value for name, value in row.items()}
 
 
-def _refuse_not_finite(step: int, row: Mapping[str, Any]) -> None:
+def _refuse_not_finite(step: int, row: dict[str, Any], scaled: bool) -> None:
+    """Refuses NaN and infinity; but with a scaled loss (fp16) a gradient may overflow: that step was skipped."""
+    if scaled and not math.isfinite(row["grad_norm"]):
+        row["grad_norm"] = None
     for name, value in row.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise RunError(
