@@ -80,7 +80,7 @@ def make_distillation(context: Context, data: Encoded) -> Distillation | None:
     if settings.hardness == 0 or (given is None and context.dense is None):
         return None
     folder = given or str(context.dense_folder.model)
-    identity = model_identity(given) if given or context.dense is None else str(context.dense["digest"])
+    identity = model_identity(given) if given else context.dense_folder.root.name
     labels = teacher_labels(task, given) if given else task.labels
     source = TeacherSource(
         load=lambda: context.load(folder, labels),

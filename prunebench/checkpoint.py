@@ -47,7 +47,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest undamaged checkpoint, and a line for each damaged one that was passed over."""
-    damaged = []
+    damaged: list[str] = []
     for path in reversed(_saved(folder)):
         try:
             return _read(path), damaged

@@ -31,7 +31,9 @@ def find_waste(outputs: str | Path) -> list[Waste]:
     runs = list(find_runs(outputs))
     found = [(run.state, "checkpoints of a finished run") for run in runs if run.state.is_dir() and _is_done(run)]
     found += [(path, "half-written, its process is gone") for path in _leftovers(outputs)]
-    if all(_is_done(run) for run in runs):  # which logits an unfinished run uses is known to that run only
+    locks = cache_dir(outputs) / "locks"
+    if all(_is_done(run) for run in runs) and not any(_is_held(lock) for lock in locks.glob("*")):
+        # which logits an unfinished run uses is known to that run only
         folders = sorted((cache_dir(outputs) / "logits").glob("*"))
         kept = {path for path, _ in found}
         found += [(path, "a teacher's logits, computed again if needed") for path in folders if _is_whole(path, kept)]
@@ -39,12 +41,13 @@ def find_waste(outputs: str | Path) -> list[Waste]:
 
 
 def _is_done(run: RunFolder) -> bool:
-    return read_result(run).get("status") == "finished" and not _is_locked(run)
+    """Finished, and no process is at work on it just now (`run --force`, say)."""
+    folder = run.root.parent
+    lock = cache_dir(folder.parent) / "locks" / f"{folder.name}-{run.root.name}"
+    return read_result(run).get("status") == "finished" and not _is_held(lock)
 
 
-def _is_locked(run: RunFolder) -> bool:
-    """Whether a process is at work on the run just now (`run --force` on a finished one, say)."""
-    lock = run.root.parent / f".{run.root.name}.lock"
+def _is_held(lock: Path) -> bool:
     try:
         with lock.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

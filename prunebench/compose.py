@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def load_config(overrides: list[str], config_dir: str | None = None) -> RunConfi
     return result
 
 
+@cache
 def register_schema() -> None:
     """Makes RunConfig known to Hydra as `schema`, which conf/config.yaml starts from."""
     ConfigStore.instance().store(name="schema", node=RunConfig)

@@ -34,7 +34,7 @@ class Context:
     @property
     def writes(self) -> bool:
         """Whether this process is the one that writes the run's files."""
-        return self.accelerator.is_main_process
+        return bool(self.accelerator.is_main_process)
 
     @property
     def dense_folder(self) -> RunFolder:

@@ -70,8 +70,8 @@ def _components(config: RunConfig) -> Iterator[str]:
     room = sum(known[name] for name in pruning.components)
     if config.sparsity * budget >= room:
         yield (
-            f"pruning.budget_from: sparsity={config.sparsity:g} of {budget:,} weights leaves nothing of the {room:,} in "
-            f"{' + '.join(pruning.components)}: lower it"
+            f"pruning.budget_from: sparsity={config.sparsity:g} of {budget:,} weights "
+            f"leaves nothing of the {room:,} in {' + '.join(pruning.components)}: lower it"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -65,7 +66,7 @@ def geometric(x: float, initial: float, target: float) -> float:
     return 1 - (1 - initial) * ((1 - target) / (1 - initial)) ** x
 
 
-SHAPES = {"cubic": cubic, "linear": linear, "geometric": geometric}
+SHAPES: dict[str, Callable[[float, float, float], float]] = {"cubic": cubic, "linear": linear, "geometric": geometric}
 
 
 def units_of_pruning(sparsity: float, units_per_halving: float = 1.0) -> int:

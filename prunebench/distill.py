@@ -58,7 +58,8 @@ class LogitCache:
 
     def row(self, head: str, index: int) -> np.ndarray:
         ends = self._ends[head]
-        return self._values[head][ends[index - 1] if index else 0 : ends[index]]
+        row: np.ndarray = self._values[head][ends[index - 1] if index else 0 : ends[index]]
+        return row
 
     def batch(self, indices: Sequence[int], like: Heads) -> dict[str, Tensor]:
         """Heads of the shapes and on the device of `like`, padded with -inf."""

@@ -51,7 +51,8 @@ def _guarded(what: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
     try:
         return list(look())
     except Exception as error:
-        return [Finding(what, "warn", f"could not be examined: {type(error).__name__}: {error}".splitlines()[0])]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return [Finding(what, "warn", f"could not be examined: {reason}", "the rest is not affected")]
 
 
 def _python() -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.config import DatasetConfig, ModelConfig, RunConfig
+from prunebench.errors import UsageError
 from prunebench.sizes import ANSWER, CLASSIFY, component_sizes
 from prunebench.tasks.tables import Table, file_format, read_file
 
@@ -49,6 +50,8 @@ def _rows(dataset: DatasetConfig) -> int | None:
 def _used(total: int, dataset: DatasetConfig) -> int:
     """As `tasks.settings.choose`: the holdout is taken out first, then the limit."""
     rest = total - (dataset.holdout or 0)
+    if rest < 1:
+        raise UsageError(f"dataset.holdout={dataset.holdout}: train has {total} examples; take 1 to {total - 1}")
     return rest if dataset.limit is None else min(rest, dataset.limit)
 
 

@@ -36,6 +36,12 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     return tokenizer
 
 
+def has_head(name: str, head: str) -> bool:
+    """Whether the weights of the folder `name` include a head for the Auto class `head`."""
+    config = _load_config(name, model_folder(name))
+    return _has_head(config, _head_class(config, head))
+
+
 def known_labels(name: str, revision: str | None = None, head: str | None = None) -> list[str] | None:
     """Label names of a fine-tuned model in the order of their ids; None where they are unnamed (LABEL_0, ...).
 

@@ -47,9 +47,7 @@ def load_moments(optimizer: torch.optim.Optimizer, model: nn.Module, saved: Mapp
     optimizer.state.clear()
     for name, parameter in model.named_parameters():
         if f"{name}.step" in saved:
-            optimizer.state[parameter] = {
-                moment: saved[f"{name}.{moment}"].to(parameter.device) for moment in MOMENTS
-            }
+            optimizer.state[parameter] = {moment: saved[f"{name}.{moment}"].to(parameter.device) for moment in MOMENTS}
 
 
 def state_bytes(weights: int) -> int:

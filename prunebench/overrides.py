@@ -48,6 +48,12 @@ def check_overrides(overrides: list[str], options: Options, *, sweep: bool = Fal
     return result
 
 
+def swept_keys(overrides: list[str]) -> set[str]:
+    """The keys that have several values; of overrides that `check_overrides` passed."""
+    parsed = (OverridesParser.create().parse_override(text) for text in overrides)
+    return {override.key_or_group for override in parsed if override.is_sweep_override()}
+
+
 def _check(text: str, options: Options, sweep: bool) -> str:
     override = _parse(text)
     key = override.key_or_group

@@ -232,9 +232,10 @@ def _logits(shown: Preview) -> int:
         return 0
     if count is None:
         return budget
-    answers = config.dataset.task == "question_answering"
-    needed = 8 * count * config.dataset.max_length if answers else 4 * count * (num_labels(config) or 2)
-    return min(needed, budget)
+    if config.dataset.task == "question_answering":
+        return min(8 * count * config.dataset.max_length, budget)  # windows are shorter, so they may fit
+    needed = 4 * count * (num_labels(config) or 2)
+    return needed if needed <= budget else 0
 
 
 def to_json(shown: Preview) -> dict[str, Any]:

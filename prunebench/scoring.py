@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from accelerate.utils import gather_object
-from omegaconf import OmegaConf
 
 from prunebench.assemble import components_of, sparsity_scale
 from prunebench.batches import share_of
+from prunebench.compose import read_run_config
 from prunebench.config import RunConfig
 from prunebench.context import Context, settle_labels
 from prunebench.devices import describe_device, make_accelerator, resolve_precision
@@ -29,7 +29,7 @@ from prunebench.export import (
     model_card,
     save_masks,
 )
-from prunebench.models import load_tokenizer
+from prunebench.models import has_head, load_tokenizer
 from prunebench.paths import RunFolder, cache_dir, write_text
 from prunebench.plan import Plan
 from prunebench.results import Result, compressed_bytes, environment, recovery
@@ -155,13 +155,6 @@ def encode_for_scoring(context: Context) -> None:
         context.task.encode(split, context.tokenizer, cache_dir(context.config.outputs))
 
 
-def read_config(path: Path) -> RunConfig:
-    """The config of a run, as its config.yaml has it."""
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path)))
-    assert isinstance(config, RunConfig)
-    return config
-
-
 def evaluate_folder(path: str | Path, config: RunConfig | None = None) -> dict[str, Any]:
     """Scores a finished run or any model folder again, and counts its zeros from the files.
 
@@ -180,9 +173,11 @@ def evaluate_folder(path: str | Path, config: RunConfig | None = None) -> dict[s
     is_run = folder.config.is_file()
     if config is None and not is_run:
         raise UsageError(f"{path} is not a run's folder: name its data, for instance dataset=sst2")
-    config = config or read_config(folder.config)
+    config = config or read_run_config(folder.config)
     model_folder = folder.model if is_run else Path(path)
     config, task = settle_labels(replace(config, start=str(model_folder)))
+    if not has_head(str(model_folder), task.head):
+        raise UsageError(f"{model_folder} has no head for {config.dataset.name}: fine-tune it first (recipe=dense)")
     precision = resolve_precision(config.trainer.precision, config.trainer.device)
     accelerator = make_accelerator(precision, config.trainer.device)
     context = Context(config, task, folder, "", precision, load_tokenizer(str(model_folder)), accelerator, None)
@@ -196,14 +191,14 @@ def evaluate_folder(path: str | Path, config: RunConfig | None = None) -> dict[s
 def _zeros(model_folder: Path, model: Any, masks: Path | None) -> dict[str, Any]:
     components = [name for name, size in component_sizes(model).items() if size and name in COMPONENTS]
     weights = count_weights(model, components)
-    checked = masks is not None and masks.is_file()
-    if checked and masks is not None:
-        check_masked(find_targets(model, components), load_masks(masks))
-    return {
+    result: dict[str, Any] = {
         "model": str(model_folder),
         "sparsity": {
             "model": 1 - weights["model_nonzero"] / weights["model"],
             "components": component_sparsity(model, components),
         },
-        "masked_weights_are_zero": checked or None,
     }
+    if masks is not None and masks.is_file():
+        check_masked(find_targets(model, components), load_masks(masks))
+        result["masked_weights_are_zero"] = True
+    return result

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from prunebench.compose import one_line_errors, register_schema, search_path
 from prunebench.options import find_options
-from prunebench.overrides import check_overrides
+from prunebench.overrides import check_overrides, swept_keys
 from prunebench.paths import conf_dir
 
 QUIET = (  # prunebench says what there is to say; multirun.yaml gets a folder of its own for each sweep
@@ -24,8 +24,8 @@ QUIET = (  # prunebench says what there is to say; multirun.yaml gets a folder o
 )
 
 
-def sweep(overrides: list[str], config_dir: str | None, member: Callable[[list[str]], Any]) -> None:
-    """Calls `member` with the overrides of each member of the sweep.
+def sweep(overrides: list[str], config_dir: str | None, member: Callable[[list[str], str], Any]) -> None:
+    """Calls `member` with the overrides of each member of the sweep, and with those that make it differ, as its name.
 
     Args:
         member: what it returns is what Hydra's sweepers optimise; what it raises ends the sweep.
@@ -35,9 +35,12 @@ def sweep(overrides: list[str], config_dir: str | None, member: Callable[[list[s
     """
     checked = check_overrides(overrides, find_options(config_dir), sweep=True)
     register_schema()
+    keys = swept_keys(checked)
 
     def job(_: DictConfig) -> Any:
-        return member(list(HydraConfig.get().overrides.task))
+        words = list(HydraConfig.get().overrides.task)
+        name = " ".join(word for word in words if word.lstrip("+").partition("=")[0] in keys)
+        return member(words, name.replace("'", "") or "sweep")
 
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)
     with _command_line(["-m", *QUIET, *search_path(config_dir), *checked]), one_line_errors(config_dir):

@@ -63,7 +63,7 @@ class WandbTracker:
     def _start(self, settings: TrackerConfig, name: str, digest: str, config: Metrics, folder: Path) -> None:
         import wandb
 
-        mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
         if mode == "offline":
             say("wandb: no key found, logging offline (wandb login, or WANDB_API_KEY, to log online)")
         self._run = wandb.init(

@@ -134,8 +134,10 @@ def _out_of_range(config: RunConfig) -> Iterator[str]:
 
 def _unknown_names(config: RunConfig) -> Iterator[str]:
     for key, names in CHOICES.items():
-        allowed = [*names, *(point.name for point in entry_points(group=EXTENDABLE.get(key, "")))]
-        yield from _unknown(key, [_value(config, key)], allowed)
+        value = _value(config, key)
+        if value not in names:
+            theirs = entry_points(group=EXTENDABLE[key]).names if key in EXTENDABLE else ()
+            yield from _unknown(key, [value], [*names, *theirs])
     yield from _unknown("pruning.components", config.pruning.components, (*COMPONENTS, "all"))
     yield from _unknown("pruning.budget_from", config.pruning.budget_from or [], COMPONENTS)
     if not config.pruning.components:

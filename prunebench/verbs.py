@@ -93,12 +93,12 @@ def run_sweep(args: Namespace) -> int:
     failed: list[str] = []
     results: list[dict[str, Any]] = []
 
-    def member(overrides: list[str]) -> float | None:
+    def member(overrides: list[str], name: str) -> float | None:
         try:
             result = run_one(_checked(overrides, args.config_dir), args.force)
         except Exception as error:
-            failed.append(" ".join(overrides).replace("'", ""))
-            complain(f"{failed[-1]}: {'; '.join(report(error))}")
+            failed.append(name)
+            complain(f"{name}: {'; '.join(report(error))}")
             return None
         results.append(result)
         if args.json and is_first():

@@ -75,7 +75,10 @@ def main() -> None:
     for name in args.only or VARIANTS:
         result = run(load_config([*base(args.data, args.model, args.seed, args.outputs), *VARIANTS[name]]))
         rows.append(row(name, result))
-        print("{variant:36} {accuracy:.4f}  dense {dense:.4f}  {epochs:g} epochs  {seconds:.0f} s".format(**rows[-1]))
+        print(
+            "{variant:36} {accuracy:.4f}  dense {dense:.4f}  {epochs:g} epochs  {seconds:.0f} s".format(**rows[-1]),
+            flush=True,
+        )
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
 

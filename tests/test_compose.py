@@ -177,7 +177,10 @@ def test_a_folder_of_ones_own_adds_recipes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("yaml", "words"),
     [
-        ("trainer: {epoch: 3}", ["trainer.epoch: no such setting (did you mean 'trainer.epochs'?)", "recipe/mine.yaml"]),
+        (
+            "trainer: {epoch: 3}",
+            ["trainer.epoch: no such setting (did you mean 'trainer.epochs'?)", "recipe/mine.yaml"],
+        ),
         ("trainer: {epochs: many}", ["trainer.epochs", "many", "recipe/mine.yaml"]),
         ("trainer: {epochs: [}", ["mine.yaml, line 3: not valid YAML"]),
         ("defaults: [nope]", ["recipe/nope"]),

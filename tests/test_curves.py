@@ -63,7 +63,8 @@ def test_warmup_reaches_the_peak_and_spends_no_step_at_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sparsity", "units"), [(0.3, 1), (0.5, 1), (0.51, 2), (0.75, 2), (0.8, 3), (0.875, 3), (0.9, 4), (0.95, 5), (0.97, 6)]
+    ("sparsity", "units"),
+    [(0.3, 1), (0.5, 1), (0.51, 2), (0.75, 2), (0.8, 3), (0.875, 3), (0.9, 4), (0.95, 5), (0.97, 6)],
 )
 def test_a_unit_for_every_halving_of_what_is_left(sparsity: float, units: int) -> None:
     assert units_of_pruning(sparsity) == units

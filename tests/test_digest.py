@@ -69,7 +69,9 @@ def test_precision_and_contents_count(tmp_path: Path) -> None:
     assert digest(tmp_path) != before
     data_changed = digest(tmp_path)
     (tmp_path / "pretrained" / "config.json").write_text(
-        (tmp_path / "pretrained" / "config.json").read_text().replace('"hidden_dropout_prob": 0.1', '"hidden_dropout_prob": 0.2')
+        (tmp_path / "pretrained" / "config.json")
+        .read_text()
+        .replace('"hidden_dropout_prob": 0.1', '"hidden_dropout_prob": 0.2')
     )
     assert digest(tmp_path) != data_changed
 

@@ -66,7 +66,9 @@ def test_the_learning_rate_is_rewound_at_every_unit() -> None:
 def test_the_peak_may_change_from_unit_to_unit() -> None:
     rewinds = schedule("guidelines")
     rewinds.peak_decay = 0.5
-    plan = make_plan(RunConfig(sparsity=0.9, start="teacher", trainer=UNIT, pruning=PruningConfig(schedule=rewinds)), 1000)
+    plan = make_plan(
+        RunConfig(sparsity=0.9, start="teacher", trainer=UNIT, pruning=PruningConfig(schedule=rewinds)), 1000
+    )
     assert [plan.lr(start) for start in (0, 200, 400)] == pytest.approx([1e-4, 5e-5, 2.5e-5])
 
 

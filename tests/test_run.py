@@ -1,4 +1,4 @@
-"""The whole flow on a tiny BERT: teacher, distillation, pruning, export, verification, and going on where it stopped."""
+"""The whole flow on a tiny BERT: teacher, distillation, pruning, export, checks, and going on where it stopped."""
 
 from __future__ import annotations
 
@@ -197,7 +197,9 @@ def test_n_m_groups_hold_in_the_saved_model(tmp_path: Path) -> None:
 def test_the_benchmarks_way_leaves_as_many_weights_but_takes_them_everywhere(tmp_path: Path) -> None:
     guided = run(tiny_config(tmp_path))
     everywhere = run(
-        tiny_config(tmp_path, name="bench", pruning__components=["all"], pruning__budget_from=["encoder"], start="pretrained")
+        tiny_config(
+            tmp_path, name="bench", pruning__components=["all"], pruning__budget_from=["encoder"], start="pretrained"
+        )
     )
     padding_row = 16  # zero from the start: the guidelines leave it alone, the other way counts it among its zeros
     assert everywhere["weights"]["model_nonzero"] == guided["weights"]["model_nonzero"] + padding_row
@@ -280,9 +282,7 @@ def test_accumulation_computes_the_same_batch_in_parts(tmp_path: Path) -> None:
     settings = {"trainer__dropout": 0.0, "trainer__eps": 1e-3, "sparsity": 0.5}
     whole = run(tiny_config(tmp_path, name="whole", **settings))
     parts = run(tiny_config(tmp_path, name="parts", trainer__accumulation=4, **settings))
-    ours, theirs = (
-        load_file(folder_of(result, tmp_path).model / "model.safetensors") for result in (whole, parts)
-    )
+    ours, theirs = (load_file(folder_of(result, tmp_path).model / "model.safetensors") for result in (whole, parts))
     for name, weight in ours.items():
         assert torch.allclose(weight, theirs[name], atol=1e-4), name
 
@@ -304,6 +304,12 @@ def test_a_folder_can_be_scored_again(finished: tuple[dict[str, Any], Path]) -> 
     assert plain["metrics"] == result["metrics"]
 
 
+def test_a_body_without_a_head_is_not_scored(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    with pytest.raises(UsageError, match="has no head for tiny"):
+        evaluate_folder(tmp_path / "pretrained", config)
+
+
 def test_a_model_that_lost_its_zeros_fails(tmp_path: Path) -> None:
     folder = folder_of(run(tiny_config(tmp_path)), tmp_path)
     weights = load_file(folder.model / "model.safetensors")
@@ -312,3 +318,41 @@ def test_a_model_that_lost_its_zeros_fails(tmp_path: Path) -> None:
     save_file(weights, folder.model / "model.safetensors", {"format": "pt"})
     with pytest.raises(RunError, match=rf"\d+ pruned weights of {name} are not zero"):
         evaluate_folder(folder.root)
+
+
+def test_two_processes_make_the_same_masks_and_weights(tmp_path: Path) -> None:
+    """Data-parallel over two processes, without dropout: the same global batches, so the same masks."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, torch; from pathlib import Path; "
+        "from prunebench.run import run; from tests.tiny import tiny_config; "
+        "torch.set_num_threads(1); "
+        "run(tiny_config(Path(sys.argv[1]), name=sys.argv[2], trainer__dropout=0.0, trainer__eps=1e-3, "
+        "trainer__batch_size=7))"  # 7 does not divide 256: the last batch is short, and one share is larger
+    )
+    script = tmp_path / "two.py"
+    script.write_text(code)
+    tiny_config(tmp_path)  # makes model and data
+    alone = [sys.executable, str(script), str(tmp_path), "alone"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511"]
+    root = Path(__file__).resolve().parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    for command in (alone, [*launcher, str(script), str(tmp_path), "together"]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=root)
+        assert done.returncode == 0, done.stderr
+    one, two = (RunFolder(next((tmp_path / "outputs" / name).iterdir())) for name in ("alone", "together"))
+    ours, theirs = load_file(one.masks), load_file(two.masks)
+    assert all(torch.equal(mask, theirs[name]) for name, mask in ours.items())
+    weights, others = (load_file(folder.model / "model.safetensors") for folder in (one, two))
+    assert max(float((weight - others[name]).abs().max()) for name, weight in weights.items()) < 1e-5
+    assert [row["step"] for row in train_rows(two)] == [row["step"] for row in train_rows(one)]
+
+
+def test_wandb_mirrors_the_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    result = run(tiny_config(tmp_path, tracker__name="wandb"))
+    assert result["wandb"].startswith("wandb sync ")
+    folder = Path(result["wandb"].removeprefix("wandb sync "))
+    assert list(folder.glob(f"run-{result['digest']}.wandb"))

@@ -57,6 +57,16 @@ def test_every_choice_is_told_with_the_nearest_name(key: str) -> None:
     assert lines[0].startswith(f"{key}={wrong}: must be one of ") and f"did you mean '{names[0]}'" in lines[0]
 
 
+def test_criteria_of_other_packages_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint, EntryPoints
+
+    point = EntryPoint("mine", "package.module:Mine", "prunebench.criteria")
+    monkeypatch.setattr("prunebench.validate.entry_points", lambda group: EntryPoints([point]).select(group=group))
+    assert problems(config_of("pruning.criterion.name=mine")) == []
+    assert "did you mean 'mine'?" in problems(config_of("pruning.criterion.name=mime"))[0]
+    assert len(problems(config_of("pruning.scope.name=mine"))) == 1
+
+
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
@@ -172,3 +182,17 @@ def test_a_folder_without_a_model_is_told(tmp_path: Path) -> None:
 )
 def test_positions(config: dict[str, object], longest: int | None) -> None:
     assert positions(config) == longest
+
+
+def test_choices_are_what_there_is() -> None:
+    """validate knows names without importing torch; here they are compared with the real ones."""
+    from prunebench.sparsity import criteria, patterns, scopes
+    from prunebench.targets import COMPONENTS as REAL_COMPONENTS
+
+    for key, registry in (
+        ("pruning.criterion.name", criteria.CRITERIA),
+        ("pruning.scope.name", scopes.SCOPES),
+        ("pruning.pattern.name", patterns.PATTERNS),
+    ):
+        assert sorted(CHOICES[key]) == registry.names()
+    assert set(COMPONENTS) == set(REAL_COMPONENTS)
