@@ -63,7 +63,7 @@ def linear(x: float, initial: float, target: float) -> float:
 
 
 def geometric(x: float, initial: float, target: float) -> float:
-    return 1 - (1 - initial) * ((1 - target) / (1 - initial)) ** x
+    return 1 - (1 - initial) * float(((1 - target) / (1 - initial)) ** x)
 
 
 SHAPES: dict[str, Callable[[float, float, float], float]] = {"cubic": cubic, "linear": linear, "geometric": geometric}

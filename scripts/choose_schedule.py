@@ -1,4 +1,4 @@
-"""Measures the defaults of the guidelines' schedule: first step, curve, frequency and start, on a split of training data.
+"""Measures the defaults of the guidelines' schedule: first step, curve, frequency, start; on a split of training data.
 
     ../shared/models/get_minilm
     python scripts/choose_schedule.py ../shared/data/glue/SST-2
