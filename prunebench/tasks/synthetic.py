@@ -27,13 +27,11 @@ LABELS = ("negative", "positive")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 NEGATIVE, POSITIVE = (
-    "dull clumsy flat tired weak messy boring awful stale hollow lazy bland cheap noisy silly shallow tedious forced "
-    "wooden dreary confused cold crude sloppy".split(),
-    "superb charming moving clever gripping fresh witty brilliant lovely elegant sharp warm bold tender vivid subtle "
-    "graceful thrilling inventive honest polished lively funny touching".split(),
+    ["dull", "clumsy", "flat", "tired", "weak", "messy", "boring", "awful", "stale", "hollow", "lazy", "bland", "cheap", "noisy", "silly", "shallow", "tedious", "forced", "wooden", "dreary", "confused", "cold", "crude", "sloppy"],
+    ["superb", "charming", "moving", "clever", "gripping", "fresh", "witty", "brilliant", "lovely", "elegant", "sharp", "warm", "bold", "tender", "vivid", "subtle", "graceful", "thrilling", "inventive", "honest", "polished", "lively", "funny", "touching"],
 )
-REJECTED, LIKED = "hated disliked mocked resented".split(), "loved enjoyed admired praised".split()
-ASPECTS = "plot acting music cast script ending humour pacing dialogue photography story opening".split()
+REJECTED, LIKED = ["hated", "disliked", "mocked", "resented"], ["loved", "enjoyed", "admired", "praised"]
+ASPECTS = ["plot", "acting", "music", "cast", "script", "ending", "humour", "pacing", "dialogue", "photography", "story", "opening"]
 OTHERS = ("the critics", "my friends", "the crowd", "my sister", "the jury")
 AFFIRMED = ("was", "was", "felt", "was really", "was quite", "seemed very")
 NEGATED = ("was not", "was never", "was hardly", "was far from")
