@@ -10,7 +10,9 @@ from prunebench.config import RunConfig
 from prunebench.context import Context, outline
 from prunebench.digest import prunes
 from prunebench.distill import cache_key
+from prunebench.errors import UsageError
 from prunebench.identity import model_identity
+from prunebench.models import has_head
 from prunebench.paths import cache_dir
 from prunebench.sparsity.sparsifier import Sparsifier, build_sparsifier
 from prunebench.targets import COMPONENTS, component_sizes, find_targets
@@ -29,6 +31,11 @@ def check_fit(config: RunConfig, task: Task, tokenizer: Any) -> None:
         model = outline(config, task)
         make_sparsifier(config, model)
         sparsity_scale(config, model)
+    if config.start not in ("teacher", "pretrained") and not has_head(config.start, task.head):
+        raise UsageError(
+            f"start={config.start} has no head for {config.dataset.name}: it is a pretrained body; "
+            f"use model.name={config.start} with start=teacher or start=pretrained"
+        )
     if config.distillation.hardness > 0 and config.distillation.teacher not in ("auto", "none"):
         check_teacher(task, config.distillation.teacher, tokenizer)
 

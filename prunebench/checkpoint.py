@@ -15,8 +15,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from prunebench.errors import RunError
 from prunebench.paths import whole_folder
 
 KEPT = 2  # the newest and, should that one be damaged, the one before
@@ -33,7 +34,7 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Writes `folder/step-<n>/`, whole or not at all, and removes what is older than the last two."""
-    with whole_folder(folder / f"step-{checkpoint.step:09d}") as temporary:
+    with whole_folder(_folder(folder, checkpoint.step)) as temporary:
         sums = {}
         for name, tensors in checkpoint.tensors.items():
             path = temporary / f"{name}.safetensors"
@@ -43,6 +44,38 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         (temporary / "state.json").write_text(json.dumps(state))
     for old in _saved(folder)[:-KEPT]:
         shutil.rmtree(old)
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, tied ones once: safetensors refuses the same memory twice."""
+    seen: dict[int, str] = {}
+    state = model.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in state.items() if seen.setdefault(id(tensor), name) == name}
+
+
+def load_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `model_tensors`.
+
+    Raises:
+        ValueError: they are of another model.
+    """
+    own = model_tensors(model)
+    if own.keys() != tensors.keys():
+        raise ValueError(f"the checkpoint is of another model: {sorted(own.keys() ^ tensors.keys())[0]}")
+    for name, tensor in own.items():
+        tensor.data.copy_(tensors[name])
+
+
+def load_checkpoint_at(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of exactly `step`.
+
+    Raises:
+        RunError: it is gone or damaged.
+    """
+    try:
+        return _read(_folder(folder, step))
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise RunError(f"{_folder(folder, step)} cannot be read ({error}): run again with --force") from error
 
 
 def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -63,6 +96,10 @@ def _read(path: Path) -> Checkpoint:
             raise ValueError(f"{name}.safetensors does not have the checksum it was written with")
     tensors = {name: load_file(path / f"{name}.safetensors") for name in state["checksums"]}
     return Checkpoint(state["step"], tensors, state["extra"])
+
+
+def _folder(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:09d}"
 
 
 def _saved(folder: Path) -> list[Path]:

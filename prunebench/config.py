@@ -155,13 +155,14 @@ class TrainerConfig:
     max_grad_norm: float = 1.0  # 0: no clipping
     precision: str = "auto"  # fp32, bf16, fp16; auto: bf16 on GPUs that have it, else fp32
     dropout: float | None = None  # instead of the model's own
-    eval_every: float | None = None  # epochs; default: at the end of every phase
+    eval_every: float | None = None  # epochs; default: at the end of every phase (keep=best: of every epoch)
     keep: str = "last"  # which weights are exported: last, or best among evaluations at the final sparsity
     max_steps: int | None = None  # stop every schedule's clock here, for smoke runs
     log_every: int = 10  # steps
     checkpoint_minutes: float = 5.0
     checkpoint_steps: int | None = None
     device: str = "auto"  # auto, cpu, cuda, mps
+    threads: int | None = None  # of the CPU; default: torch's choice. Small models are fastest with one
 
 
 @dataclass

@@ -15,6 +15,7 @@ from prunebench.identity import model_identity
 from prunebench.models import load_model, load_tokenizer, outline_model
 from prunebench.paths import RunFolder
 from prunebench.tasks.base import Task, load_task
+from prunebench.tasks.encoding import tokenizer_identity
 from prunebench.teacher import teacher_labels
 
 
@@ -93,15 +94,20 @@ def tokenizer_of(config: RunConfig, task: Task) -> Any:
     return load_tokenizer(source_model(config), config.model.revision)
 
 
-def identify(config: RunConfig, task: Task, precision: str) -> str:
+def identify(config: RunConfig, task: Task, precision: str, tokenizer: Any) -> str:
     """The digest of a run, see `run_digest`."""
-    model = "new" if config.model.from_config else model_identity(source_model(config), config.model.revision)
-    teacher = _teacher_identity(config, task, precision)
-    return run_digest(config, model=model, data=task.identity(), teacher=teacher, precision=precision)
+    return run_digest(
+        config,
+        model="new" if config.model.from_config else model_identity(source_model(config), config.model.revision),
+        tokenizer=tokenizer_identity(tokenizer) if config.model.tokenizer else None,
+        data=task.identity(),
+        teacher=_teacher_identity(config, task, precision, tokenizer),
+        precision=precision,
+    )
 
 
-def _teacher_identity(config: RunConfig, task: Task, precision: str) -> str | None:
+def _teacher_identity(config: RunConfig, task: Task, precision: str, tokenizer: Any) -> str | None:
     if needs_dense(config):
-        return identify(dense_config(config), task, precision)
+        return identify(dense_config(config), task, precision, tokenizer)
     given = config.distillation.teacher
     return model_identity(given) if config.distillation.hardness > 0 and given not in ("auto", "none") else None

@@ -14,20 +14,28 @@ from accelerate.state import AcceleratorState, PartialState
 
 from prunebench.errors import UsageError
 from prunebench.paths import locked
+from prunebench.progress import say
+
+
+DEFAULT_THREADS = torch.get_num_threads()
 
 
 def resolve_precision(precision: str, device: str) -> str:
     """fp32, bf16 or fp16. "auto" is bf16 on GPUs that have it and fp32 elsewhere, where it can be bit-reproducible."""
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if precision == "auto":
-        return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if precision == "fp16" and not on_gpu:
         raise UsageError("trainer.precision=fp16 needs a GPU: use bf16 or fp32")
     return precision
 
 
-def make_accelerator(precision: str, device: str) -> Accelerator:
-    """An Accelerator for this run. Its process-wide state is made anew: members of a sweep differ in precision."""
+def make_accelerator(precision: str, device: str, threads: int | None = None) -> Accelerator:
+    """An Accelerator for this run. Its process-wide state is made anew: members of a sweep differ in precision.
+
+    `threads` of the CPU: None is torch's own choice.
+    """
+    torch.set_num_threads(threads or DEFAULT_THREADS)
     if device in ("cuda", "mps") and not _has(device):
         raise UsageError(f"trainer.device={device}: torch sees none here (prunebench doctor tells); use auto or cpu")
     if processes() == 1:
@@ -48,12 +56,13 @@ def processes() -> int:
 @contextmanager
 def exclusive(path: Path, device: str) -> Iterator[None]:
     """`paths.locked` for a run of one process or of many: the main one holds the lock, the others wait for it."""
+    held = locked(path, on_wait=lambda: say(f"waiting for another process that works on {path.name}"))
     if processes() == 1:
-        with locked(path):
+        with held:
             yield
         return
     state = PartialState(cpu=device == "cpu")
-    with locked(path) if state.is_main_process else nullcontext():
+    with held if state.is_main_process else nullcontext():
         state.wait_for_everyone()
         yield
         state.wait_for_everyone()

@@ -40,31 +40,52 @@ def dense_config(config: RunConfig) -> RunConfig:
     )
 
 
-def run_digest(config: RunConfig, *, model: str, data: Mapping[str, Any], teacher: str | None, precision: str) -> str:
+def run_digest(
+    config: RunConfig,
+    *,
+    model: str,
+    tokenizer: str | None,
+    data: Mapping[str, Any],
+    teacher: str | None,
+    precision: str,
+) -> str:
     """12 hex digits over settings and contents.
 
     Args:
         model: identity of the pretrained model's files, see `identity.model_identity`.
+        tokenizer: identity of a tokenizer that is not the model's own.
         data: identity of the dataset, see `Task.identity`.
         teacher: digest of the dense run or identity of the teacher's files, where the result depends on it.
         precision: as resolved, never "auto".
     """
     trainer = {key: value for key, value in asdict(config.trainer).items() if key not in NOT_IN_RESULT}
-    pruning = asdict(config.pruning)
-    pruning["schedule"].pop("name")
+    if config.trainer.keep == "last":
+        trainer.pop("eval_every")
+    distillation = {"hardness": config.distillation.hardness, "temperature": config.distillation.temperature}
     identity = {
         "schema": SCHEMA,
         "sparsity": config.sparsity,
         "seed": config.seed,
         "start": config.start if config.start in ("teacher", "pretrained") else "folder",
-        "model": [model, config.model.config if config.model.from_config else None, config.model.tokenizer],
+        "model": [model, config.model.config if config.model.from_config else None, tokenizer],
         "data": data,
-        "pruning": pruning if prunes(config) else pruning["schedule"]["phases"],
-        "distillation": asdict(config.distillation) if config.distillation.hardness > 0 else None,
+        "pruning": _pruning(config),
+        "distillation": distillation if config.distillation.hardness > 0 else None,
         "trainer": trainer | {"precision": precision},
         "teacher": teacher,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _pruning(config: RunConfig) -> dict[str, Any]:
+    """Names of schedules and phases are for people. A run that prunes nothing has phases and learning rates only."""
+    pruning = asdict(config.pruning)
+    pruning["components"].sort()
+    schedule = pruning["schedule"]
+    schedule.pop("name")
+    for phase in schedule["phases"]:
+        phase.pop("name")
+    return pruning if prunes(config) else {key: schedule[key] for key in ("phases", "lr", "final_lr", "peak_decay")}
 
 
 def needs_dense(config: RunConfig) -> bool:

@@ -18,6 +18,12 @@ class RunError(Exception):
     """A run that started could not be finished (exit status 1). The message is one line."""
 
 
+def one_line(error: BaseException) -> str:
+    """The first line of what an error says; of one that is not ours, its type as well."""
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0] if isinstance(error, UsageError | RunError) else f"{type(error).__name__}: {lines[0]}"
+
+
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"` for the option nearest to `name`, or `""` where none is near."""
     near = difflib.get_close_matches(str(name), [str(option) for option in options], n=1, cutoff=0.6)

@@ -95,23 +95,24 @@ def component_sparsity(model: nn.Module, components: list[str]) -> dict[str, flo
 
 def model_card(base: str, dataset: str, result: Result) -> str:
     """README.md of the exported model."""
-    sparsity, recipe = result.sparsity, result.recipe
+    sparsity, version = result.sparsity, result.environment["packages"]["prunebench"]
     scores = "\n".join(f"| {name} | {value:.4f} |" for name, value in result.metrics.items())
-    return f"""---
-library_name: transformers
-tags: [prunebench, sparse, pruned]
----
-# {base} on {dataset}, {100 * sparsity["prunable"]:.2f} % of the prunable weights are zero
-
-Made by prunebench {result.environment["packages"]["prunebench"]}:
-`prunebench run recipe={recipe} seed={result.seed}`
-(all settings: `config.yaml` of run `{result.name}/{result.digest}`).
-
-| metric (validation) | value |
-|---|---|
-{scores}
-
+    title = f"{100 * sparsity['prunable']:.2f} % of the prunable weights are zero" if sparsity["target"] else "dense"
+    zeros = f"""
 Zeros: {100 * sparsity["prunable"]:.2f} % of the weights of {" and ".join(sparsity["components"])};
 {100 * sparsity["model"]:.2f} % of all parameters. The weights are stored dense: zeros alone do not make a dense
 PyTorch model faster. Fine-tune it further only with masks, or the zeros will be lost.
 """
+    return f"""---
+library_name: transformers
+tags: [{"prunebench, sparse, pruned" if sparsity["target"] else "prunebench"}]
+---
+# {base} on {dataset}, {title}
+
+Made by prunebench {version} as run `{result.name}/{result.digest}` (recipe {result.recipe}, seed {result.seed}); the
+run's `config.yaml` has all settings.
+
+| metric (validation) | value |
+|---|---|
+{scores}
+{zeros if sparsity["target"] else ""}"""

@@ -116,16 +116,16 @@ def _with_cycles(
         start, stop = bounds[index], bounds[index + 1]
         if cycle is None or (phase.restart_lr and stop > start):
             peak = peak if cycle is None or cycle.stop == cycle.start else peak * schedule.peak_decay
-            end = bounds[_cycle_end(phases, index)]
+            end = bounds[_cycle_end(phases, bounds, index)]
             cycle = LrCycle(start, end, peak, min(final, peak), round(trainer.warmup * (end - start)))
         result.append(Phase(phase.name, start, stop, cycle, phase.prune, phase.reset_optimizer))
     return tuple(result)
 
 
-def _cycle_end(phases: list[tuple[PhaseConfig, float]], index: int) -> int:
-    """The index of the first phase after `index` that starts a cycle of its own."""
+def _cycle_end(phases: list[tuple[PhaseConfig, float]], bounds: list[int], index: int) -> int:
+    """The index of the first phase after `index` that starts a cycle of its own; one without steps starts none."""
     later = range(index + 1, len(phases))
-    return next((i for i in later if phases[i][0].restart_lr), len(phases))
+    return next((i for i in later if phases[i][0].restart_lr and bounds[i + 1] > bounds[i]), len(phases))
 
 
 def _prunings(
@@ -167,11 +167,13 @@ def initial_sparsity(schedule: ScheduleConfig, target: float) -> float:
 
 
 def _evaluations(phases: tuple[Phase, ...], trainer: TrainerConfig, per_epoch: int) -> tuple[int, ...]:
-    steps = phases[-1].stop
-    if trainer.eval_every is None:
+    steps, epochs = phases[-1].stop, trainer.eval_every
+    if epochs is None and trainer.keep == "best":
+        epochs = 1.0  # the ends of phases would leave nothing to choose among
+    if epochs is None:
         at = {phase.stop for phase in phases}
     else:
-        every = max(1, round(trainer.eval_every * per_epoch))
+        every = max(1, round(epochs * per_epoch))
         at = set(range(every, steps, every))
     return tuple(sorted((at - {0}) | {steps}))
 

@@ -94,7 +94,7 @@ def phase_rows(plan: Plan, longest: int = 6) -> list[PhaseRow]:
         levels = [value for step, value in plan.prunings if _belongs(step, phase, following)]
         after = levels[-1] if levels else level
         lr = phase.lr
-        rates = (lr(phase.start), lr(phase.stop))
+        rates = (lr.peak if phase.start == lr.start else lr(phase.start), lr(phase.stop))
         rows.append(PhaseRow(phase.name, phase.start, phase.stop, *rates, level, after, len(levels)))
         level = after
     return _collapsed(rows, longest)

@@ -15,7 +15,7 @@ from prunebench.config import RunConfig
 from prunebench.context import Context, identify, settle_labels, tokenizer_of
 from prunebench.devices import exclusive, make_accelerator, resolve_precision
 from prunebench.digest import dense_config, prunes
-from prunebench.errors import RunError
+from prunebench.errors import one_line
 from prunebench.paths import RunFolder, cache_dir, write_json, write_text
 from prunebench.plan import Plan, make_plan
 from prunebench.progress import say
@@ -45,39 +45,43 @@ def run(config: RunConfig, *, force: bool = False) -> dict[str, Any]:
     check(config)
     config, task = settle_labels(config)
     precision = resolve_precision(config.trainer.precision, config.trainer.device)
-    digest = identify(config, task, precision)
+    tokenizer = tokenizer_of(config, task)
+    digest = identify(config, task, precision, tokenizer)
     folder = RunFolder(Path(config.outputs) / config.name / digest)
     with exclusive(cache_dir(config.outputs) / "locks" / f"{config.name}-{digest}", config.trainer.device):
         done = folder.read_result()
         if done and done["status"] == "finished" and not force:
             say(f"{folder.root} is finished already (--force redoes it)")
             return done
-        tokenizer = tokenizer_of(config, task)
         check_fit(config, task, tokenizer)
         data = task.encode("train", tokenizer, cache_dir(config.outputs))
         plan = make_plan(config, len(data))
         dense = run(dense_config(config)) if prunes(config) else None
-        accelerator = make_accelerator(precision, config.trainer.device)
+        accelerator = make_accelerator(precision, config.trainer.device, config.trainer.threads)
         context = Context(config, task, folder, digest, precision, tokenizer, accelerator, dense)
         if context.writes:
             _announce(context, plan, force)
         accelerator.wait_for_everyone()
+        trackers: list[Tracker] = []
         try:
-            return _execute(context, data, plan)
-        except RunError as error:
+            return _execute(context, data, plan, trackers)
+        except Exception as error:
             if context.writes:
-                write_json(folder.result, begin_result(context, status="failed", reason=str(error)).to_json())
+                write_json(folder.result, begin_result(context, status="failed", reason=one_line(error)).to_json())
             raise
+        finally:
+            for tracker in trackers:
+                tracker.close()
 
 
-def _execute(context: Context, data: Encoded, plan: Plan) -> dict[str, Any]:
+def _execute(context: Context, data: Encoded, plan: Plan, trackers: list[Tracker]) -> dict[str, Any]:
+    """`trackers` is filled here, for the caller to close whatever happens."""
     folder = context.folder
     began = time.monotonic()
     encode_for_scoring(context)
     student = make_student(context)
     sparsifier = make_sparsifier(context.config, student)
     distillation = make_distillation(context, data)
-    trackers: list[Tracker] = []
     config = context.config
     job = Job(
         title=f"{config.name} seed {config.seed}",
@@ -103,7 +107,7 @@ def _execute(context: Context, data: Encoded, plan: Plan) -> dict[str, Any]:
     seconds = round(prepared - began + trained.seconds + time.monotonic() - finishing, 2)
     result = replace(result, seconds=seconds, wandb=_wandb_place(trackers))
     for tracker in trackers:
-        tracker.log(plan.steps, {"eval": result.metrics})
+        tracker.log(plan.steps, {"eval" if config.trainer.keep == "last" else "final": result.metrics})
         tracker.finish(result.to_json())
     if context.writes:
         write_json(folder.result, result.to_json())
@@ -133,7 +137,7 @@ def _start_trackers(context: Context, resume_at: int, trackers: list[Tracker]) -
                 digest=context.digest,
                 config=asdict(config),
                 folder=folder.root,
-                sent=local.logged_until,
+                rows=local.before,
             )
             trackers.append(wandb)
     return trackers

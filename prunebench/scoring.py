@@ -179,7 +179,7 @@ def evaluate_folder(path: str | Path, config: RunConfig | None = None) -> dict[s
     if not has_head(str(model_folder), task.head):
         raise UsageError(f"{model_folder} has no head for {config.dataset.name}: fine-tune it first (recipe=dense)")
     precision = resolve_precision(config.trainer.precision, config.trainer.device)
-    accelerator = make_accelerator(precision, config.trainer.device)
+    accelerator = make_accelerator(precision, config.trainer.device, config.trainer.threads)
     context = Context(config, task, folder, "", precision, load_tokenizer(str(model_folder)), accelerator, None)
     encode_for_scoring(context)
     model = context.load(str(model_folder), task.labels)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from prunebench.distill import LogitCache, Rows, auto_temperature, cached_logits
 from prunebench.errors import UsageError
 from prunebench.evaluate import Autocast, collect_rows
-from prunebench.models import known_labels, load_tokenizer
+from prunebench.models import has_head, known_labels, load_tokenizer
 from prunebench.progress import counting
 from prunebench.tasks.base import Encoded, Heads, Task
 from prunebench.tasks.encoding import tokenizer_identity
@@ -144,11 +144,16 @@ def teacher_labels(task: Task, teacher: str) -> list[str] | None:
 
 
 def check_teacher(task: Task, teacher: str, tokenizer: Any) -> None:
-    """Refuses a teacher that reads other tokens than the student or answers with other labels.
+    """Refuses a teacher without a head for the task, with another tokenizer than the student or with other labels.
 
     Raises:
         UsageError: it does.
     """
+    if not has_head(teacher, task.head):
+        raise UsageError(
+            f"distillation.teacher={teacher} has no head for this task: give a fine-tuned model, or "
+            "distillation.teacher=auto"
+        )
     if tokenizer_identity(load_tokenizer(teacher)) != tokenizer_identity(tokenizer):
         raise UsageError(
             f"distillation.teacher={teacher} has another tokenizer than the student: their logits are not for the "

@@ -5,24 +5,31 @@ from __future__ import annotations
 import json
 import netrc
 import os
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlparse
 
 from prunebench.config import TrackerConfig
-from prunebench.paths import write_text
+from prunebench.paths import write_json, write_text
 from prunebench.progress import say, warn
 
 Metrics = Mapping[str, Any]
+JOINED = -2  # the run at wandb is an earlier session's
 
 
 class Tracker(Protocol):
-    """`step` counts finished updates for evaluations, and is the update's own number for losses."""
+    """`step` counts finished updates for prunings and evaluations, and is the update's own number for losses."""
 
-    def log(self, step: int, metrics: Metrics) -> None: ...
+    def log(self, step: int, metrics: Metrics) -> None:
+        """Called with steps that never fall."""
 
-    def finish(self, result: Mapping[str, Any]) -> None: ...
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """The run succeeded."""
+
+    def close(self) -> None:
+        """Called last, whatever happened."""
 
 
 class LocalTracker:
@@ -30,9 +37,9 @@ class LocalTracker:
 
     def __init__(self, path: Path, resume_at: int) -> None:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        steps = [(step, line) for line in lines if (step := _step(line)) is not None]
-        self.logged_until = max((step for step, _ in steps), default=-1)
-        write_text(path, "".join(f"{line}\n" for step, line in steps if step < resume_at))
+        self.before = [row for line in lines if (row := _row(line)) is not None]  # also what is taken back
+        kept = [row for row in self.before if row["step"] < resume_at]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def log(self, step: int, metrics: Metrics) -> None:
@@ -40,13 +47,17 @@ class LocalTracker:
         self._file.flush()
 
     def finish(self, result: Mapping[str, Any]) -> None:
+        """result.json has it."""
+
+    def close(self) -> None:
         self._file.close()
 
 
-def _step(line: str) -> int | None:
+def _row(line: str) -> dict[str, Any] | None:
     """None for a line that was cut off when the run was killed."""
     try:
-        return int(json.loads(line)["step"])
+        row: dict[str, Any] = json.loads(line)
+        return row if isinstance(row["step"], int) else None
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -54,49 +65,89 @@ def _step(line: str) -> int | None:
 class WandbTracker:
     """Weights & Biases. Offline without a key. Whatever goes wrong there is said once and never ends the run."""
 
-    def __init__(self, settings: TrackerConfig, *, name: str, digest: str, config: Metrics, folder: Path, sent: int):
-        self._sent = sent  # steps that an earlier session sent; the run is deterministic, so they need no repeat
+    def __init__(
+        self,
+        settings: TrackerConfig,
+        *,
+        name: str,
+        digest: str,
+        config: Metrics,
+        folder: Path,
+        rows: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Joins or begins the run at wandb.
+
+        Args:
+            folder: the run's own; wandb.json in it remembers under which id the run goes there.
+            rows: what earlier sessions wrote to metrics.jsonl. What they sent is not sent again (the run is
+                deterministic); what they did not send, since they had another tracker, is sent now.
+        """
         self._run: Any = None
         self._failed = False
-        self._guarded(lambda: self._start(settings, name, digest, config, folder))
+        self._sent = -1
+        self._folder = folder
+        self._guarded(lambda: self._start(settings, name, digest, config))
+        joined = self._sent == JOINED
+        self._sent = max((row["step"] for row in rows), default=-1) if joined else -1
+        for row in () if joined else rows:
+            self.log(row["step"], {key: value for key, value in row.items() if key != "step"})
 
-    def _start(self, settings: TrackerConfig, name: str, digest: str, config: Metrics, folder: Path) -> None:
+    def _start(self, settings: TrackerConfig, name: str, digest: str, config: Metrics) -> None:
         import wandb
 
-        mode: Any = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
-        if mode == "offline":
-            say("wandb: no key found, logging offline (wandb login, or WANDB_API_KEY, to log online)")
+        mode: Any = os.environ.get("WANDB_MODE")
+        if mode is None:
+            mode = "online" if has_key() else "offline"
+            if mode == "offline":
+                say("wandb: no key found, logging offline (wandb login, or WANDB_API_KEY, to log online)")
         self._run = wandb.init(
             project=settings.project,
             entity=settings.entity,
             group=settings.group or name,
             name=f"{name}-seed{config['seed']}",
-            id=digest,
+            id=self._identity(digest),
             resume="allow",
+            reinit="finish_previous",
             tags=[*settings.tags, f"sparsity-{config['sparsity']:g}", config["dataset"]["name"]],
             config=dict(config),
-            dir=str(folder),
+            dir=str(self._folder),
             mode=mode,
             settings=wandb.Settings(silent=True, console="off"),
         )
+
+    def _identity(self, digest: str) -> str:
+        """A new id after --force: wandb takes no step twice."""
+        file = self._folder / "wandb.json"
+        if file.exists():
+            self._sent = JOINED
+            return str(json.loads(file.read_text(encoding="utf-8"))["id"])
+        identity = f"{digest}-{secrets.token_hex(2)}"
+        write_json(file, {"id": identity})
+        return identity
 
     def log(self, step: int, metrics: Metrics) -> None:
         if step > self._sent:
             self._guarded(lambda: self._run.log(flatten(metrics), step=step))
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        self._guarded(lambda: self._finish(result))
+        keys = ("metric", "metrics", "dense", "recovery", "sparsity", "seconds")
+        self._guarded(lambda: self._run.summary.update(flatten({key: result[key] for key in keys})))
+        self._guarded(lambda: self._run.finish())
+        self._failed = True  # nothing more to close
 
-    def _finish(self, result: Mapping[str, Any]) -> None:
-        summary = {key: result[key] for key in ("metric", "metrics", "dense", "recovery", "sparsity", "seconds")}
-        self._run.summary.update(flatten(summary))
-        self._run.finish()
+    def close(self) -> None:
+        self._guarded(lambda: self._run.finish(exit_code=1))
 
     def where(self) -> str | None:
         """The run's address, or the command that sends an offline run."""
-        if self._run is None:
-            return None
-        return self._run.url or f"wandb sync {Path(self._run.dir).parent}"
+        place: list[str] = []
+        self._guarded(lambda: place.append(self._place()))
+        return place[0] if place else None
+
+    def _place(self) -> str:
+        if self._run.offline:
+            return f"wandb sync {self._folder}/wandb/offline-run-*"
+        return str(self._run.url)
 
     def _guarded(self, call: Callable[[], None]) -> None:
         if self._failed:

@@ -17,7 +17,14 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from prunebench.batches import BatchOrder, share_of, step_seed
-from prunebench.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from prunebench.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_checkpoint_at,
+    load_model_tensors,
+    model_tensors,
+    save_checkpoint,
+)
 from prunebench.config import TrainerConfig
 from prunebench.distill import distillation_loss
 from prunebench.errors import RunError
@@ -79,6 +86,7 @@ def train(job: Job) -> Trained:
         KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint was saved.
     """
     settings = job.settings
+    job.model.to(job.accelerator.device)  # before anything is restored beside it
     optimizer = make_optimizer(
         job.model, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps
     )
@@ -87,7 +95,7 @@ def train(job: Job) -> Trained:
     if start < job.plan.steps or start == 0:
         _loop(job, optimizer, start, trained, log)
     if settings.keep == "best" and trained.best is not None:
-        _load_best(job)
+        _load_best(job, int(trained.best["step"]))
     return trained
 
 
@@ -97,11 +105,14 @@ def _loop(job: Job, optimizer: torch.optim.Optimizer, start: int, trained: Train
     order = BatchOrder(job.data.lengths, settings.batch_size, job.seed)
     saver = _Saver(job, optimizer, trained, log)
     with _stoppable() as stop, TrainingProgress(job.title, plan.steps, start) as progress:
+        model.train()
         for step in range(start, plan.steps + 1):
-            if stop.asked or saver.due(step):
-                saver.save(step)
-            if stop.asked:
-                raise KeyboardInterrupt
+            if step < plan.steps:  # what is due at the very end is part of what the last checkpoint holds
+                stopping, saving = _agreed(accelerator, step, stop.asked, saver.due(step))
+                if stopping or saving:
+                    saver.save(step)
+                if stopping:
+                    raise KeyboardInterrupt
             if step in plan.eval_at and step < plan.steps:
                 _evaluate(job, step, trained, log, progress)
             if plan.is_update(step):
@@ -122,6 +133,18 @@ def _loop(job: Job, optimizer: torch.optim.Optimizer, start: int, trained: Train
         if plan.steps in plan.eval_at and settings.keep == "best":
             _evaluate(job, plan.steps, trained, log, progress)
         saver.save(plan.steps)
+        if stop.asked:
+            raise KeyboardInterrupt
+
+
+def _agreed(accelerator: Accelerator, step: int, *flags: bool) -> list[bool]:
+    """What any of the processes wants, known to all of them: one that stopped alone would leave the others waiting."""
+    if accelerator.num_processes == 1:
+        return list(flags)
+    if step % 10:  # asking makes a GPU wait
+        return [False] * len(flags)
+    total = accelerator.reduce(torch.tensor(flags, dtype=torch.int32, device=accelerator.device), "sum")
+    return [bool(flag) for flag in total.tolist()]
 
 
 def _position(plan: Plan, phase: Phase, step: int) -> dict[str, Any]:
@@ -134,23 +157,25 @@ def _position(plan: Plan, phase: Phase, step: int) -> dict[str, Any]:
 
 
 def _update(job: Job, model: nn.Module, optimizer: Any, indices: np.ndarray) -> dict[str, Tensor]:
-    """One optimizer step on the examples `indices`; returns the losses as tensors that nothing waits for."""
+    """One optimizer step on the examples `indices`.
+
+    Returns losses as tensors that nothing waits for: means over this process's share of the batch.
+    """
     accelerator, settings = job.accelerator, job.settings
     mine = share_of(indices, accelerator.process_index, accelerator.num_processes)
+    weight = accelerator.num_processes / len(indices)  # DDP averages over processes: this makes it the batch's mean
+    if not len(mine):  # a short batch: take part in the exchange of gradients, add nothing to them
+        mine, weight = indices[:1], 0.0
     parts = [part for part in np.array_split(mine, settings.accumulation) if len(part)]
     sums: dict[str, Tensor] = {}
     for number, part in enumerate(parts):
-        # DDP averages gradients over processes; this share makes the sum the mean over the whole batch
-        share = len(part) * accelerator.num_processes / len(indices)
-        last = number == len(parts) - 1
-        with _sync(accelerator, model, last):
+        with _sync(accelerator, model, last=number == len(parts) - 1):
             losses = _losses(job, model, part)
-            accelerator.backward(losses["loss"] * share)
+            accelerator.backward(losses["loss"] * (len(part) * weight))
         for name, loss in losses.items():
-            sums[name] = sums.get(name, 0.0) + loss.detach() * share / accelerator.num_processes
+            sums[name] = sums.get(name, 0.0) + loss.detach() * (len(part) / len(mine))
     job.sparsifier.mask_gradients()
-    limit = settings.max_grad_norm or math.inf
-    sums["grad_norm"] = accelerator.clip_grad_norm_(model.parameters(), limit)
+    sums["grad_norm"] = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return sums
@@ -181,6 +206,7 @@ def _losses(job: Job, model: nn.Module, indices: np.ndarray) -> dict[str, Tensor
 
 
 def _prune(job: Job, step: int, optimizer: Any, trained: Trained, log: _Log) -> None:
+    log.flush()
     level = job.plan.sparsity(step) * job.sparsity_scale
     update = job.sparsifier.update(level)
     job.sparsifier.zero_moments(optimizer)
@@ -195,6 +221,7 @@ def _prune(job: Job, step: int, optimizer: Any, trained: Trained, log: _Log) -> 
 
 
 def _evaluate(job: Job, step: int, trained: Trained, log: _Log, progress: TrainingProgress) -> None:
+    log.flush()
     metrics = job.evaluate(job.model)
     log.event(step, {"eval": metrics})
     value = metrics[job.task.metric]
@@ -202,7 +229,7 @@ def _evaluate(job: Job, step: int, trained: Trained, log: _Log, progress: Traini
     if job.settings.keep == "best" and _at_final_sparsity(job.plan, step) and _better(job, value, trained.best):
         trained.best = {"step": step, "value": value}
         if job.accelerator.is_main_process:
-            save_checkpoint(job.state / "best", Checkpoint(step, {"model": job.model.state_dict()}, {}))
+            save_checkpoint(job.state / "best", Checkpoint(step, {"model": model_tensors(job.model)}, {}))
 
 
 def _at_final_sparsity(plan: Plan, step: int) -> bool:
@@ -215,11 +242,9 @@ def _better(job: Job, value: float, best: Mapping[str, Any] | None) -> bool:
     return best is None or sign * value > sign * float(best["value"])
 
 
-def _load_best(job: Job) -> None:
-    best, _ = load_checkpoint(job.state / "best")
-    if best is None:
-        raise RunError(f"the best weights are gone from {job.state / 'best'}: run again with --force")
-    job.model.load_state_dict(dict(best.tensors["model"]))
+def _load_best(job: Job, step: int) -> None:
+    best = load_checkpoint_at(job.state / "best", step)
+    load_model_tensors(job.model, best.tensors["model"])
 
 
 def _restore(job: Job, optimizer: torch.optim.Optimizer) -> tuple[int, Trained]:
@@ -228,7 +253,7 @@ def _restore(job: Job, optimizer: torch.optim.Optimizer) -> tuple[int, Trained]:
         warn(line)
     if checkpoint is None:
         return 0, Trained(seconds=0.0)
-    job.model.load_state_dict(dict(checkpoint.tensors["model"]))
+    load_model_tensors(job.model, checkpoint.tensors["model"])
     load_moments(optimizer, job.model, checkpoint.tensors["optimizer"])
     job.sparsifier.load_state_dict(dict(checkpoint.tensors["masks"]))
     if job.accelerator.scaler is not None:  # fp16
@@ -255,7 +280,7 @@ class _Saver:
         job, trained = self._job, self._trained
         trained.seconds = self._seconds + time.monotonic() - self._begun
         tensors = {
-            "model": job.model.state_dict(),
+            "model": model_tensors(job.model),
             "optimizer": moments(self._optimizer, job.model),
             "masks": job.sparsifier.state_dict(),
         }
@@ -294,10 +319,15 @@ class _Log:
         for step, row in self._rows:
             numbers = _numbers(row)
             _refuse_not_finite(step, numbers, self._scaled)
-            self.event(step, numbers | {"examples_per_second": round(self.rate, 2)})
+            self._write(step, numbers | {"examples_per_second": round(self.rate, 2)})
         self._rows, self._examples, self._clock = [], 0, now
 
     def event(self, step: int, row: dict[str, Any]) -> None:
+        """A pruning or an evaluation: after the rows before it, and without its own time in the rate."""
+        self._write(step, row)
+        self._clock = time.monotonic()
+
+    def _write(self, step: int, row: dict[str, Any]) -> None:
         for tracker in self._trackers:
             tracker.log(step, row)
 

@@ -68,6 +68,7 @@ RANGES = (
     Range("trainer.eval_every", "(0, inf)", "epochs between evaluations"),
     Range("trainer.max_steps", "[1, inf)"),
     Range("trainer.log_every", "[1, inf)"),
+    Range("trainer.threads", "[1, inf)", "of the CPU"),
     Range("trainer.checkpoint_minutes", "(0, inf)"),
     Range("trainer.checkpoint_steps", "[1, inf)"),
     Range("dataset.max_length", "[4, inf)", "tokens"),

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunebench.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from prunebench.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_checkpoint_at,
+    load_model_tensors,
+    model_tensors,
+    save_checkpoint,
+)
+from prunebench.errors import RunError
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -55,3 +63,26 @@ def test_nothing_saved_is_nothing_loaded(tmp_path: Path) -> None:
 def test_no_pickle_is_written(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(1))
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors", ".json"}
+
+
+def test_tied_weights_are_saved_once_and_come_back() -> None:
+    def tied(value: float) -> torch.nn.Module:
+        model = torch.nn.Sequential(torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 3, bias=False))
+        model[1].weight = model[0].weight
+        torch.nn.init.constant_(model[0].weight, value)
+        return model
+
+    saved = model_tensors(tied(2.0))
+    assert list(saved) == ["0.weight"]
+    other = tied(5.0)
+    load_model_tensors(other, saved)
+    assert other[1].weight.eq(2.0).all() and other[1].weight is other[0].weight
+    with pytest.raises(ValueError, match="another model"):
+        load_model_tensors(torch.nn.Linear(3, 3), saved)
+
+
+def test_an_exact_step_or_nothing(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(4))
+    assert load_checkpoint_at(tmp_path, 4).step == 4
+    with pytest.raises(RunError, match="step-000000005 cannot be read"):
+        load_checkpoint_at(tmp_path, 5)

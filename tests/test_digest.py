@@ -8,14 +8,20 @@ from typing import Any
 
 import pytest
 
-from prunebench.context import identify, settle_labels
+from prunebench.compose import load_config
+from prunebench.config import RunConfig
+from prunebench.context import identify, settle_labels, tokenizer_of
 from prunebench.digest import dense_config
 from tests.tiny import tiny_config
 
 
 def digest(folder: Path, **changes: Any) -> str:
-    config, task = settle_labels(tiny_config(folder, **changes))
-    return identify(config, task, "fp32")
+    return identity(tiny_config(folder, **changes))
+
+
+def identity(config: RunConfig, precision: str = "fp32") -> str:
+    config, task = settle_labels(config)
+    return identify(config, task, precision, tokenizer_of(config, task))
 
 
 @pytest.mark.parametrize(
@@ -53,6 +59,8 @@ def test_what_changes_the_result_changes_the_digest(tmp_path: Path, changes: dic
         {"trainer__eval_batch_size": 7},
         {"dataset__name": "another"},
         {"pruning__schedule__name": "another"},
+        {"trainer__eval_every": 0.5},
+        {"distillation__cache_gb": 0.0},
     ],
     ids=str,
 )
@@ -61,9 +69,8 @@ def test_what_does_not_change_the_result_does_not(tmp_path: Path, changes: dict[
 
 
 def test_precision_and_contents_count(tmp_path: Path) -> None:
-    config, task = settle_labels(tiny_config(tmp_path))
-    before = identify(config, task, "fp32")
-    assert identify(config, task, "bf16") != before
+    before = digest(tmp_path)
+    assert identity(tiny_config(tmp_path), "bf16") != before
     with (tmp_path / "train.csv").open("a") as file:
         file.write("good film,positive\n")
     assert digest(tmp_path) != before
@@ -71,15 +78,14 @@ def test_precision_and_contents_count(tmp_path: Path) -> None:
     (tmp_path / "pretrained" / "config.json").write_text(
         (tmp_path / "pretrained" / "config.json")
         .read_text()
-        .replace('"hidden_dropout_prob": 0.1', '"hidden_dropout_prob": 0.2')
+        .replace('"hidden_dropout_prob": 0.02', '"hidden_dropout_prob": 0.2')
     )
     assert digest(tmp_path) != data_changed
 
 
 def test_runs_share_their_dense_run_whatever_they_prune(tmp_path: Path) -> None:
     def dense(**changes: Any) -> str:
-        config, task = settle_labels(dense_config(tiny_config(tmp_path, **changes)))
-        return identify(config, task, "fp32")
+        return identity(dense_config(tiny_config(tmp_path, **changes)))
 
     assert dense() == dense(sparsity=0.5, pruning__scope__name="erk", distillation__hardness=0.0, start="pretrained")
     assert dense() != dense(seed=2)
@@ -96,3 +102,29 @@ def test_dense_config_leaves_the_callers_config_alone(tmp_path: Path) -> None:
     before = replace(config)
     dense_config(config)
     assert config == before
+
+
+def test_recipe_dense_is_the_dense_run_of_a_sparse_one(tmp_path: Path) -> None:
+    """By name on the command line or as a teacher: the same digest, so it is trained once."""
+    sparse = tiny_config(tmp_path)
+    files = [
+        f"dataset.train_file={sparse.dataset.train_file}",
+        f"dataset.validation_file={sparse.dataset.validation_file}",
+    ]
+    words = [*files, "dataset=classification", "model=hf", f"model.name={sparse.model.name}", "dataset.max_length=32"]
+    dense = load_config(["recipe=dense", *words])
+    assert identity(dense) == identity(dense_config(load_config(["recipe=bert_smc_90", *words])))
+    changed = load_config(["recipe=dense", *words, "pruning.schedule.lr=1e-3"])
+    assert identity(changed) != identity(dense)
+
+
+def test_another_tokenizer_counts_by_its_contents(tmp_path: Path) -> None:
+    import shutil
+
+    config = tiny_config(tmp_path)
+    before = digest(tmp_path, model__tokenizer=config.model.name)
+    shutil.copytree(config.model.name, tmp_path / "elsewhere")
+    assert digest(tmp_path, model__tokenizer=str(tmp_path / "elsewhere")) == before
+    text = (tmp_path / "elsewhere" / "tokenizer.json").read_text()
+    (tmp_path / "elsewhere" / "tokenizer.json").write_text(text.replace('"good"', '"gut"'))
+    assert digest(tmp_path, model__tokenizer=str(tmp_path / "elsewhere")) != before

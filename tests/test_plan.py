@@ -157,3 +157,20 @@ def test_contradictions_are_known_without_data() -> None:
     both.initial_sparsity, both.prune_every = 0.5, 100
     assert problems(0.9, both).count("exclude each other") == 2
     assert problems(0.9, schedule("guidelines")) == ""
+
+
+def test_a_phase_without_steps_does_not_end_a_learning_rate_cycle() -> None:
+    phases = [
+        PhaseConfig(name="dense"),
+        PhaseConfig(name="prune", epochs=0, prune=True),
+        PhaseConfig(name="recover", restart_lr=False),
+    ]
+    settings = RunConfig(sparsity=0.5, trainer=UNIT, pruning=PruningConfig(schedule=ScheduleConfig(phases=phases)))
+    plan = make_plan(settings, 1000)
+    rates = [plan.lr(step) for step in range(plan.steps)]
+    assert rates == sorted(rates, reverse=True) and rates[-1] > 0
+    assert plan.prunings == ((200, 0.5),)
+
+
+def test_best_has_something_to_choose_among() -> None:
+    assert plan_of("guidelines", keep="best").eval_at == tuple(range(100, 1001, 100))

@@ -54,7 +54,7 @@ def test_a_run_leaves_what_others_rely_on(finished: tuple[dict[str, Any], Path])
     assert expected | {"environment", "schema"} <= result.keys()
     assert result["status"] == "finished"
     assert result["recovery"] == result["metric"]["value"] / result["dense"]["value"]
-    assert result["dense"]["value"] > 0.9  # the task can be learned
+    assert result["dense"]["value"] > 0.75  # the task can be learned: chance is a half
     assert len(folder.predictions.read_text().splitlines()) == 40
 
 
@@ -129,7 +129,7 @@ def test_a_dense_run_is_the_teacher_that_others_find(tmp_path: Path) -> None:
     assert run(tiny_config(tmp_path))["dense"]["folder"].endswith(dense["digest"])
 
 
-@pytest.mark.parametrize("stop_at", [1, 32, 33, 64, 90])
+@pytest.mark.parametrize("stop_at", [1, 32, 33, 64, 90, 96])
 def test_a_stopped_run_ends_in_the_same_files(
     finished: tuple[dict[str, Any], Path], tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +174,66 @@ def test_a_killed_run_goes_on_from_its_checkpoint(
     undisturbed, place = finished
     assert sha(folder_of(result, tmp_path)) == sha(folder_of(undisturbed, place))
     assert [row["step"] for row in train_rows(folder_of(result, tmp_path))] == list(range(96))
+
+
+def test_stopping_after_the_last_update_loses_no_pruning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the window ends with training, the last pruning comes after the last update."""
+    schedule = type(GUIDELINES)(phases=[type(GUIDELINES.phases[0])(prune=True)], initial_fraction=0.5)
+    original, calls = train._update, []
+
+    def update(job: Any, *args: Any) -> Any:
+        if "tiny" in job.title:
+            calls.append(1)
+            if len(calls) == 32:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return original(job, *args)
+
+    monkeypatch.setattr(train, "_update", update)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_config(tmp_path, pruning__schedule=schedule))
+    assert run(tiny_config(tmp_path, pruning__schedule=schedule))["sparsity"]["prunable"] == 0.75
+
+
+def test_dropout_is_active_in_training_and_not_in_scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, modes = train._update, set()
+
+    def update(job: Any, model: Any, *args: Any) -> Any:
+        modes.add((job.model.training, model.training))
+        return original(job, model, *args)
+
+    monkeypatch.setattr(train, "_update", update)
+    with_dropout = run(tiny_config(tmp_path, name="a", trainer__dropout=0.3, trainer__max_steps=9))
+    without = run(tiny_config(tmp_path, name="b", trainer__dropout=0.0, trainer__max_steps=9))
+    assert modes == {(True, True)}
+    losses = [train_rows(folder_of(result, tmp_path))[0]["loss"] for result in (with_dropout, without)]
+    assert losses[0] != losses[1]
+
+
+def test_rows_stand_in_the_order_of_their_steps(finished: tuple[dict[str, Any], Path]) -> None:
+    """wandb drops a row that comes after one of a later step."""
+    result, place = finished
+    rows = [json.loads(line) for line in folder_of(result, place).metrics.read_text().splitlines()]
+    assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
+    assert any("pruning" in row for row in rows) and any("eval" in row for row in rows)
+
+
+def test_a_body_without_a_head_neither_starts_nor_teaches(tmp_path: Path) -> None:
+    body = str(tmp_path / "pretrained")
+    with pytest.raises(UsageError, match=r"start=.* has no head"):
+        run(tiny_config(tmp_path, start=body))
+    with pytest.raises(UsageError, match=r"distillation.teacher=.* has no head"):
+        run(tiny_config(tmp_path, distillation__teacher=body))
+
+
+def test_whatever_fails_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(train, "save_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(tiny_config(tmp_path))
+    result = json.loads(next((tmp_path / "outputs").glob("dense/*/result.json")).read_text())
+    assert (result["status"], "No space left" in result["reason"]) == ("failed", True)
 
 
 def test_nan_stops_the_run_and_says_so(tmp_path: Path) -> None:
@@ -330,7 +390,7 @@ def test_two_processes_make_the_same_masks_and_weights(tmp_path: Path) -> None:
         "from prunebench.run import run; from tests.tiny import tiny_config; "
         "torch.set_num_threads(1); "
         "run(tiny_config(Path(sys.argv[1]), name=sys.argv[2], trainer__dropout=0.0, trainer__eps=1e-3, "
-        "trainer__batch_size=7))"  # 7 does not divide 256: the last batch is short, and one share is larger
+        "trainer__batch_size=17))"  # the last batch has one example: a process without any takes part all the same
     )
     script = tmp_path / "two.py"
     script.write_text(code)
@@ -353,6 +413,6 @@ def test_two_processes_make_the_same_masks_and_weights(tmp_path: Path) -> None:
 def test_wandb_mirrors_the_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     result = run(tiny_config(tmp_path, tracker__name="wandb"))
-    assert result["wandb"].startswith("wandb sync ")
-    folder = Path(result["wandb"].removeprefix("wandb sync "))
-    assert list(folder.glob(f"run-{result['digest']}.wandb"))
+    folder = folder_of(result, tmp_path).root
+    assert result["wandb"] == f"wandb sync {folder}/wandb/offline-run-*"
+    assert len(list(folder.glob(f"wandb/offline-run-*/run-{result['digest']}-*.wandb"))) == 1

@@ -27,54 +27,103 @@ def test_what_was_logged_beyond_the_checkpoint_is_taken_back(tmp_path: Path) -> 
     with path.open("a") as file:
         file.write('{"step": 7, "lo')  # killed in the middle of a line
     tracker = LocalTracker(path, resume_at=4)
-    assert tracker.logged_until == 6
+    assert [row["step"] for row in tracker.before] == list(range(7))
     tracker.log(4, {"loss": 2.0})
     assert steps(path) == [0, 1, 2, 3, 4]
 
 
-def start(tmp_path: Path, sent: int = -1) -> WandbTracker:
-    return WandbTracker(TrackerConfig(), name="r", digest="abc123", config=CONFIG, folder=tmp_path, sent=sent)
+def start(tmp_path: Path, rows: list[dict[str, Any]] | None = None) -> WandbTracker:
+    return WandbTracker(TrackerConfig(), name="r", digest="abc123", config=CONFIG, folder=tmp_path, rows=rows or [])
 
 
 class FakeRun:
-    url, dir = None, "/somewhere/offline-run-1/files"
+    offline = True
 
     def __init__(self, fail: bool = False) -> None:
         self.rows: list[tuple[int, dict[str, Any]]] = []
         self.summary: dict[str, Any] = {}
         self.fail = fail
+        self.exits: list[int] = []
 
     def log(self, row: dict[str, Any], step: int) -> None:
         if self.fail:
             raise ConnectionError("the network is down\nand more")
         self.rows.append((step, row))
 
-    def finish(self) -> None: ...
+    def finish(self, exit_code: int = 0) -> None:
+        self.exits.append(exit_code)
 
 
-def test_wandb_gets_what_was_not_sent_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = FakeRun()
-    monkeypatch.setattr(WandbTracker, "_start", lambda self, *_: setattr(self, "_run", run))
-    tracker = start(tmp_path, sent=1)
-    for step in range(4):
-        tracker.log(step, {"loss": 1.0, "pruning": {"layers": {"a": 0.5}}})
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """wandb.init gives a FakeRun and keeps what it was called with."""
+    import wandb
+
+    called: dict[str, Any] = {"run": FakeRun()}
+
+    def init(**settings: Any) -> FakeRun:
+        called["settings"] = settings
+        return called["run"]
+
+    monkeypatch.setattr(wandb, "init", init)
+    return called
+
+
+ROWS = [{"step": step, "loss": 1.0} for step in range(2)]
+
+
+def test_wandb_gets_config_rows_and_summary(tmp_path: Path, fake: dict[str, Any]) -> None:
+    tracker = start(tmp_path)
+    tracker.log(0, {"loss": 1.0, "pruning": {"layers": {"a": 0.5}}})
     tracker.finish(RESULT)
-    assert [step for step, _ in run.rows] == [2, 3]
-    assert run.rows[0][1] == {"loss": 1.0, "pruning/layers/a": 0.5}
-    assert run.summary["sparsity/prunable"] == 0.9
-    assert tracker.where() == "wandb sync /somewhere/offline-run-1"
+    tracker.close()
+    assert fake["settings"]["group"] == "r" and fake["settings"]["config"] == CONFIG
+    assert set(fake["settings"]["tags"]) == {"sparsity-0.9", "sst2"}
+    assert fake["run"].rows == [(0, {"loss": 1.0, "pruning/layers/a": 0.5})]
+    assert fake["run"].summary["sparsity/prunable"] == 0.9
+    assert fake["run"].exits == [0]  # closing a finished run does nothing
+
+
+def test_a_resumed_run_goes_on_under_its_id_and_sends_no_step_twice(tmp_path: Path, fake: dict[str, Any]) -> None:
+    start(tmp_path)
+    first = fake["settings"]["id"]
+    tracker = start(tmp_path, ROWS)
+    for step in range(4):
+        tracker.log(step, {"loss": 1.0})
+    assert fake["settings"]["id"] == first
+    assert [step for step, _ in fake["run"].rows] == [2, 3]
+
+
+def test_a_run_that_was_not_at_wandb_yet_sends_its_past(tmp_path: Path, fake: dict[str, Any]) -> None:
+    tracker = start(tmp_path, ROWS)
+    tracker.log(2, {"loss": 1.0})
+    assert fake["run"].rows == [(step, {"loss": 1.0}) for step in range(3)]
+
+
+def test_a_run_begun_anew_has_another_id(tmp_path: Path, fake: dict[str, Any]) -> None:
+    start(tmp_path)
+    first = fake["settings"]["id"]
+    (tmp_path / "wandb.json").unlink()  # --force removes the run's folder
+    start(tmp_path)
+    assert fake["settings"]["id"] != first
+
+
+def test_a_run_that_failed_is_closed_as_failed(tmp_path: Path, fake: dict[str, Any]) -> None:
+    start(tmp_path).close()
+    assert fake["run"].exits == [1]
 
 
 def test_a_failing_wandb_is_said_once_and_ends_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: dict[str, Any]
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(tracking, "warn", said.append)
-    monkeypatch.setattr(WandbTracker, "_start", lambda self, *_: setattr(self, "_run", FakeRun(fail=True)))
+    fake["run"] = FakeRun(fail=True)
     tracker = start(tmp_path)
     for step in range(3):
         tracker.log(step, {"loss": 1.0})
     tracker.finish(RESULT)
+    tracker.close()
     assert len(said) == 1 and "ConnectionError: the network is down; going on" in said[0]
 
 
@@ -83,11 +132,11 @@ def test_the_real_wandb_logs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     tracker = start(tmp_path)
     tracker.log(0, {"loss": 1.0})
-    tracker.log(0, {"eval": {"accuracy": 0.5}})
-    tracker.finish(RESULT)
+    tracker.log(1, {"eval": {"accuracy": 0.5}})
     place = tracker.where()
-    assert place is not None and place.startswith("wandb sync ")
-    assert list(Path(place.removeprefix("wandb sync ")).glob("run-abc123.wandb"))
+    tracker.finish(RESULT)
+    assert place == f"wandb sync {tmp_path}/wandb/offline-run-*"
+    assert list(tmp_path.glob("wandb/offline-run-*/run-abc123-*.wandb"))
 
 
 def test_a_key_is_found_without_being_read_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,8 @@ BERT = {
     "max_position_embeddings": 32,
     "pad_token_id": 0,
     "initializer_range": 0.2,  # learns faster
+    "hidden_dropout_prob": 0.02,
+    "attention_probs_dropout_prob": 0.02,
 }
 GUIDELINES = ScheduleConfig(
     name="guidelines",

@@ -5,7 +5,7 @@ One sentence, positive or negative as a whole. A bag of words cannot tell, becau
 - simple: "The plot was far from dull." Negation turns a word's sentiment around.
 - agree: "The cast felt clumsy and the music was never fresh." Both clauses say the same.
 - contrast: "Although the story was lively, the humour seemed very stale." Only the main clause counts, which stands
-  after "but", "yet" and "although ...,", and before ", although" and ", even if".
+  after "but" and "yet", and before or after the one that begins with "although".
 - opinion: "My sister mocked the ending that I loved." Only what "I" did counts.
 
 Data and tokenizer are pure functions of `dataset.params`, so every run, whatever its seed, sees the same.
@@ -26,12 +26,21 @@ GENERATOR = 1  # raise it when the same parameters come to give other sentences 
 LABELS = ("negative", "positive")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
-NEGATIVE, POSITIVE = (
-    ["dull", "clumsy", "flat", "tired", "weak", "messy", "boring", "awful", "stale", "hollow", "lazy", "bland", "cheap", "noisy", "silly", "shallow", "tedious", "forced", "wooden", "dreary", "confused", "cold", "crude", "sloppy"],
-    ["superb", "charming", "moving", "clever", "gripping", "fresh", "witty", "brilliant", "lovely", "elegant", "sharp", "warm", "bold", "tender", "vivid", "subtle", "graceful", "thrilling", "inventive", "honest", "polished", "lively", "funny", "touching"],
-)
+# fmt: off
+NEGATIVE = [
+    "dull", "clumsy", "flat", "tired", "weak", "messy", "boring", "awful", "stale", "hollow", "lazy", "bland",
+    "cheap", "noisy", "silly", "shallow", "tedious", "forced", "wooden", "dreary",
+]
+POSITIVE = [
+    "superb", "charming", "moving", "clever", "gripping", "fresh", "witty", "brilliant", "lovely", "elegant",
+    "sharp", "warm", "bold", "tender", "vivid", "subtle", "graceful", "thrilling", "inventive", "honest",
+]
+ASPECTS = [
+    "plot", "acting", "music", "cast", "script", "ending", "humour", "pacing", "dialogue", "photography",
+    "story", "opening",
+]
+# fmt: on
 REJECTED, LIKED = ["hated", "disliked", "mocked", "resented"], ["loved", "enjoyed", "admired", "praised"]
-ASPECTS = ["plot", "acting", "music", "cast", "script", "ending", "humour", "pacing", "dialogue", "photography", "story", "opening"]
 OTHERS = ("the critics", "my friends", "the crowd", "my sister", "the jury")
 AFFIRMED = ("was", "was", "felt", "was really", "was quite", "seemed very")
 NEGATED = ("was not", "was never", "was hardly", "was far from")
@@ -39,9 +48,7 @@ CONTRASTS = (  # {main} decides
     "{side}, but {main}",
     "{side}, yet {main}",
     "although {side}, {main}",
-    "while {side}, {main}",
     "{main}, although {side}",
-    "{main}, even if {side}",
 )
 OPINIONS = (
     "I {mine} the {aspect} that {others} {theirs}",
@@ -62,7 +69,7 @@ class Reviews:
     train: int = 4000
     validation: int = 1000
     seed: int = 1
-    negation: float = 0.25
+    negation: float = 0.2
     noise: float = 0.04
 
 
@@ -80,7 +87,7 @@ def generate(reviews: Reviews) -> dict[str, list[tuple[str, str]]]:
 
 
 def _sentence(rng: random.Random, positive: bool, negation: float) -> str:
-    kind = rng.choices(("simple", "agree", "contrast", "opinion"), (20, 15, 45, 20))[0]
+    kind = rng.choices(("simple", "agree", "contrast", "opinion"), (30, 15, 40, 15))[0]
     first, second = rng.sample(ASPECTS, 2)
     main = _clause(rng, first, positive, negation)
     if kind == "opinion":
@@ -130,7 +137,7 @@ class SyntheticTask(ClassificationTask):
         self._splits = generate(self.reviews)
 
     @property
-    def labels(self) -> list[str]:  # type: ignore[override]
+    def labels(self) -> list[str]:
         return list(LABELS)
 
     def splits(self) -> list[str]:
