@@ -30,7 +30,8 @@ def main() -> None:
     rows: list[list[float]] = []
     for seed in args.seeds:
         guided, bench = (result_of(recipe, seed, args.outputs) for recipe in ("quickstart", "quickstart_smc_bench"))
-        scores = [bag, guided["dense"]["value"], guided["metric"]["value"], guided["recovery"], bench["metric"]["value"]]
+        accuracies = [result["metric"]["value"] for result in (guided, bench)]
+        scores = [bag, guided["dense"]["value"], accuracies[0], guided["recovery"], accuracies[1]]
         rows.append(scores)
         left = [f"{result['weights']['model_nonzero']:,}" for result in (guided, bench)]
         table.add_row(str(seed), *[f"{100 * score:.1f}" for score in scores], " / ".join(left))
