@@ -28,7 +28,8 @@ class LrCycle:
         if done < self.warmup:
             return self.peak * (done + 1) / self.warmup
         length = self.stop - self.start - self.warmup
-        return self.peak + (self.final - self.peak) * (done - self.warmup) / max(1, length)
+        passed = min(1.0, (done - self.warmup) / max(1, length))
+        return self.peak * (1 - passed) + self.final * passed
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from prunebench.errors import UsageError
 from prunebench.paths import locked
 from prunebench.progress import say
 
-
 DEFAULT_THREADS = torch.get_num_threads()
 
 

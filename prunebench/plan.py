@@ -81,6 +81,11 @@ def make_plan(config: RunConfig, examples: int) -> Plan:
     ends = list(accumulate((epochs for _, epochs in phases), initial=0.0))
     clock = _steps_per_epoch(ends[-1], per_epoch, trainer.max_steps)
     plan_phases = _with_cycles(phases, [round(end * clock) for end in ends], schedule, trainer)
+    if any(epochs and phase.start == phase.stop for phase, (_, epochs) in zip(plan_phases, phases, strict=True)):
+        raise UsageError(
+            f"the schedule's {len(phases)} phases do not fit into {plan_phases[-1].stop} steps: "
+            "raise trainer.max_steps, or use more examples or smaller batches"
+        )
     prunings = _prunings(plan_phases, config.sparsity, schedule, clock)
     if trainer.max_steps is None:
         _check_pruning_rate(schedule, per_epoch)

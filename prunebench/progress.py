@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 console = Console(stderr=True, highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 
@@ -55,8 +56,8 @@ class TrainingProgress:
     def update(self, step: int, row: Mapping[str, Any], rate: float) -> None:
         self._shown = time.monotonic()
         info = (
-            f"{row['phase']}  loss {row['loss']:.3f}  lr {row['lr']:.1e}  "
-            f"sparsity {100 * row['sparsity']:.1f} %  {rate:.0f} ex/s"
+            f"{row['phase']} loss {row['loss']:.3g} sparsity {100 * row['sparsity']:.1f} % "
+            f"lr {row['lr']:.1e} {rate:.0f} ex/s"
         )
         self._progress.update(self._task, completed=step + 1, info=info)
 
@@ -67,12 +68,12 @@ class TrainingProgress:
 
 def _bar() -> Progress:
     return Progress(
+        # the time left stands before what may be cut in a narrow window
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+        *([BarColumn(bar_width=16)] if console.width >= 110 else []),
         TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[info]}", markup=False),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[info]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
         console=console,
         transient=True,
         disable=not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0",

@@ -21,7 +21,7 @@ class Result:
     biases and LayerNorm included; tied and shared weights count once. `bytes.compressed` is computed, not written.
     """
 
-    status: str  # finished, running, failed
+    status: str  # finished, running, stopped, failed
     recipe: str
     name: str
     digest: str

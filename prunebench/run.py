@@ -65,9 +65,10 @@ def run(config: RunConfig, *, force: bool = False) -> dict[str, Any]:
         trackers: list[Tracker] = []
         try:
             return _execute(context, data, plan, trackers)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
+            status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
             if context.writes:
-                write_json(folder.result, begin_result(context, status="failed", reason=one_line(error)).to_json())
+                write_json(folder.result, begin_result(context, status=status, reason=one_line(error)).to_json())
             raise
         finally:
             for tracker in trackers:
@@ -119,6 +120,7 @@ def _announce(context: Context, plan: Plan, force: bool) -> None:
     """What will be done, in the run's folder before it is done."""
     if force:
         shutil.rmtree(context.folder.root, ignore_errors=True)
+    say(f"{context.config.name}, seed {context.config.seed}: {plan.steps} steps, in {context.folder.root}")
     write_text(context.folder.config, OmegaConf.to_yaml(OmegaConf.structured(context.config)))
     write_json(context.folder.plan, plan.to_json())
     write_json(context.folder.result, begin_result(context, status="running").to_json())

@@ -41,6 +41,8 @@ def _needs(option: Option, folder: Path) -> list[str]:
     base = [] if option.group == "recipe" else ["recipe=bert_smc_90"]
     if option.group == "model" and option.name == "hf":
         base.append("model.name=owner/name")
+    if option.group == "model" and option.name == "quickstart":
+        base.append("dataset=quickstart")
     if option.group == "dataset" and option.name in ("classification", "question_answering"):
         data = folder / "data.jsonl"
         data.write_text('{"sentence": "good", "label": "1"}\n{"sentence": "bad", "label": "0"}\n' * 1000)

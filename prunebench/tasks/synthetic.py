@@ -66,7 +66,7 @@ class Reviews:
     which keeps every model below 1 - noise.
     """
 
-    train: int = 4000
+    train: int = 3000
     validation: int = 1000
     seed: int = 1
     negation: float = 0.2
@@ -133,6 +133,10 @@ class SyntheticTask(ClassificationTask):
 
     def __init__(self, dataset: DatasetConfig) -> None:
         super().__init__(dataset)
+        if dataset.train_file or dataset.validation_file:
+            raise UsageError(
+                f"dataset={dataset.name} generates its own text and reads no files: for yours, dataset=classification"
+            )
         self.reviews = _read_params(dataset.params)
         self._splits = generate(self.reviews)
 

@@ -74,7 +74,7 @@ def test_noise_is_as_asked_and_changes_no_sentence() -> None:
 
 def test_sentences_are_distinct_and_balanced(task: Any) -> None:
     train, validation = ({*task.table(split).columns["sentence"]} for split in ("train", "validation"))
-    assert (len(train), len(validation)) == (4000, 1000) and not train & validation
+    assert (len(train), len(validation)) == (3000, 1000) and not train & validation
     for split in ("train", "validation"):
         positive = np.mean([label == "positive" for label in task.table(split).columns["label"]])
         assert 0.45 < positive < 0.55
@@ -152,7 +152,7 @@ def test_limit_and_holdout_are_those_of_every_task() -> None:
 
 
 def test_identity_follows_the_parameters() -> None:
-    assert make().identity() == make(train=4000).identity()
+    assert make().identity() == make(train=3000).identity()
     changed = [{"seed": 2}, {"train": 3999}, {"noise": 0.05}, {"negation": 0.5}]
     assert all(make(**params).identity() != make().identity() for params in changed)
     assert generate(Reviews(train=5, seed=1)) != generate(Reviews(train=5, seed=2))
