@@ -105,6 +105,8 @@ def _model_folder(key: str, folder: str, otherwise: str) -> Iterator[str]:
 def _data(config: RunConfig) -> Iterator[str]:
     dataset = config.dataset
     if dataset.task == "synthetic":
+        if dataset.train_file or dataset.validation_file:
+            yield f"dataset={dataset.name} generates its text and reads no files: for yours, dataset=classification"
         return
     from prunebench.tasks.sources import source_of
 

@@ -30,9 +30,11 @@ def test_commands_compose(command: str, tmp_path: Path) -> None:
     model = tmp_path / "my-bert"
     model.mkdir()
     (model / "config.json").write_text('{"model_type": "bert"}')
-    for name in ("train.csv", "validation.csv"):
+    for name in ("train.csv", "validation.csv", "train.tsv.gz", "dev.tsv"):
         (tmp_path / name).write_text("text,label\na,b\n")
-    words = shlex.split(command.replace("<hub name or folder>", str(model)).replace("/path/to/my-bert", str(model)))
+    for place in ("<hub name or folder>", "/path/to/my-bert", "$HOME/.cache/prunebench-models/minilm-l6"):
+        command = command.replace(place, str(model))
+    words = shlex.split(command)
     overrides = [re.sub(r"(_file)=", rf"\1={tmp_path}/", word) for word in words[2:] if word != "-m"]
     sweep = [override for override in overrides if re.search(r"=[^\[]*,", override)]
     config = load_config([override for override in overrides if override not in sweep])

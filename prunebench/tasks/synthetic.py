@@ -133,10 +133,6 @@ class SyntheticTask(ClassificationTask):
 
     def __init__(self, dataset: DatasetConfig) -> None:
         super().__init__(dataset)
-        if dataset.train_file or dataset.validation_file:
-            raise UsageError(
-                f"dataset={dataset.name} generates its own text and reads no files: for yours, dataset=classification"
-            )
         self.reviews = _read_params(dataset.params)
         self._splits = generate(self.reviews)
 
