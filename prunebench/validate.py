@@ -54,7 +54,7 @@ RANGES = (
     Range("pruning.schedule.peak_decay", "(0, inf)"),
     Range("distillation.hardness", "[0, 1]", "0: labels only, 1: the teacher only"),
     Range("distillation.cache_gb", "[0, inf)"),
-    Range("trainer.epochs", "(0, inf)"),
+    Range("trainer.epochs", "(0, 10000]"),
     Range("trainer.lr", "(0, inf)"),
     Range("trainer.final_lr", "[0, inf)"),
     Range("trainer.warmup", "[0, 1)", "a share of each learning-rate cycle"),
