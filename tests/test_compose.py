@@ -46,9 +46,16 @@ def test_the_command_line_wins_over_recipe_dataset_and_model() -> None:
     assert (config.trainer.batch_size, config.recipe) == (32, "bert_smc_90")
 
 
-def test_a_recipe_wins_over_the_dataset() -> None:
-    assert load_config(["recipe=obert_30", "dataset=sst2"]).trainer.batch_size == 16
+def test_a_dataset_brings_its_own_dense_recipe() -> None:
+    """oBERT's batch is 16 on SQuAD and 32 on GLUE: the recipe must not fix it."""
+    assert load_config(["recipe=obert_30"]).trainer.batch_size == 16
+    assert load_config(["recipe=obert_30", "dataset=sst2"]).trainer.batch_size == 32
     assert load_config(["recipe=obert_30", "dataset=sst2", "trainer.batch_size=8"]).trainer.batch_size == 8
+
+
+def test_a_recipe_wins_over_the_trainers_defaults() -> None:
+    assert load_config(["recipe=smc_bench_gmp", "dataset=sst2"]).trainer.betas == [0.9, 0.98]
+    assert load_config(["recipe=smc_bench_gmp", "trainer.betas=[0.9,0.95]"]).trainer.betas == [0.9, 0.95]
 
 
 def test_a_recipe_wins_over_axes_and_the_command_line_over_the_recipe() -> None:
