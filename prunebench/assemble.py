@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from prunebench.config import RunConfig
-from prunebench.context import Context, outline
+from prunebench.context import Context, outline, source_model
 from prunebench.digest import prunes
 from prunebench.distill import cache_key
 from prunebench.errors import UsageError
@@ -43,9 +43,8 @@ def check_fit(config: RunConfig, task: Task, tokenizer: Any) -> None:
 def make_student(context: Context) -> Any:
     """The model that is trained, with the weights it starts from."""
     config = context.config
-    if config.start == "teacher":
-        return context.load(str(context.dense_folder.model), context.task.labels)
-    return context.load(config.model.name if config.start == "pretrained" else config.start, context.task.labels)
+    place = str(context.dense_folder.model) if config.start == "teacher" else source_model(config)
+    return context.load(place, context.task.labels)
 
 
 def components_of(config: RunConfig, model: nn.Module) -> list[str]:

@@ -48,8 +48,3 @@ def load_moments(optimizer: torch.optim.Optimizer, model: nn.Module, saved: Mapp
     for name, parameter in model.named_parameters():
         if f"{name}.step" in saved:
             optimizer.state[parameter] = {moment: saved[f"{name}.{moment}"].to(parameter.device) for moment in MOMENTS}
-
-
-def state_bytes(weights: int) -> int:
-    """Bytes of a checkpoint of a model with so many weights: the weights and two moments in float32."""
-    return 12 * weights

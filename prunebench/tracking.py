@@ -16,7 +16,6 @@ from prunebench.paths import write_json, write_text
 from prunebench.progress import say, warn
 
 Metrics = Mapping[str, Any]
-JOINED = -2  # the run at wandb is an earlier session's
 
 
 class Tracker(Protocol):
@@ -84,10 +83,9 @@ class WandbTracker:
         """
         self._run: Any = None
         self._failed = False
-        self._sent = -1
         self._folder = folder
+        joined = self._identity_file.exists()  # the run at wandb is an earlier session's
         self._guarded(lambda: self._start(settings, name, digest, config))
-        joined = self._sent == JOINED
         self._sent = max((row["step"] for row in rows), default=-1) if joined else -1
         for row in () if joined else rows:
             self.log(row["step"], {key: value for key, value in row.items() if key != "step"})
@@ -115,11 +113,14 @@ class WandbTracker:
             settings=wandb.Settings(silent=True, console="off"),
         )
 
+    @property
+    def _identity_file(self) -> Path:
+        return self._folder / "wandb.json"
+
     def _identity(self, digest: str) -> str:
         """A new id after --force: wandb takes no step twice."""
-        file = self._folder / "wandb.json"
+        file = self._identity_file
         if file.exists():
-            self._sent = JOINED
             return str(json.loads(file.read_text(encoding="utf-8"))["id"])
         identity = f"{digest}-{secrets.token_hex(2)}"
         write_json(file, {"id": identity})
