@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from prunebench.errors import RunError
 from prunebench.paths import whole_folder
 
 KEPT = 2  # the newest and, should that one be damaged, the one before
+COMPLETE = "checksums.json"  # written last: of every other file
+SUFFIX = ".safetensors"
+UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -33,17 +36,26 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Writes `folder/step-<n>/`, whole or not at all, and removes what is older than the last two."""
+    """Writes `folder/step-<n>/`, whole or not at all."""
     with whole_folder(_folder(folder, checkpoint.step)) as temporary:
-        sums = {}
         for name, tensors in checkpoint.tensors.items():
-            path = temporary / f"{name}.safetensors"
+            path = temporary / f"{name}{SUFFIX}"
             save_file({key: tensor.detach().contiguous().cpu() for key, tensor in tensors.items()}, path)
-            sums[name] = _checksum(path)
-        state = {"step": checkpoint.step, "checksums": sums, "extra": dict(checkpoint.extra)}
-        (temporary / "state.json").write_text(json.dumps(state))
+        (temporary / "state.json").write_text(json.dumps({"step": checkpoint.step, "extra": dict(checkpoint.extra)}))
+        sums = {path.name: _checksum(path) for path in temporary.iterdir()}
+        (temporary / COMPLETE).write_text(json.dumps(sums))
+
+
+def keep_newest(folder: Path) -> None:
+    """Removes the checkpoints before the last two."""
     for old in _saved(folder)[:-KEPT]:
         shutil.rmtree(old)
+
+
+def keep_only(folder: Path, steps: Collection[int]) -> None:
+    """Removes the checkpoints of all other steps."""
+    for path in set(_saved(folder)) - {_folder(folder, step) for step in steps}:
+        shutil.rmtree(path)
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -74,27 +86,29 @@ def load_checkpoint_at(folder: Path, step: int) -> Checkpoint:
     """
     try:
         return _read(_folder(folder, step))
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise RunError(f"{_folder(folder, step)} cannot be read ({error}): run again with --force") from error
 
 
-def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest undamaged checkpoint, and a line for each damaged one that was passed over."""
-    damaged: list[str] = []
+def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[Path], list[str]]:
+    """The newest undamaged checkpoint, and for each damaged one that was passed over its folder and a line."""
+    damaged, lines = [], []
     for path in reversed(_saved(folder)):
         try:
-            return _read(path), damaged
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            damaged.append(f"checkpoint {path.name} is damaged ({error}): going on from the one before")
-    return None, damaged
+            return _read(path), damaged, lines
+        except UNREADABLE as error:
+            damaged.append(path)
+            lines.append(f"checkpoint {path.name} is damaged ({error}): going on from the one before, or anew")
+    return None, damaged, lines
 
 
 def _read(path: Path) -> Checkpoint:
+    sums = json.loads((path / COMPLETE).read_text())
+    for name, checksum in sums.items():
+        if _checksum(path / name) != checksum:
+            raise ValueError(f"{name} does not have the checksum it was written with")
     state = json.loads((path / "state.json").read_text())
-    for name, checksum in state["checksums"].items():
-        if _checksum(path / f"{name}.safetensors") != checksum:
-            raise ValueError(f"{name}.safetensors does not have the checksum it was written with")
-    tensors = {name: load_file(path / f"{name}.safetensors") for name in state["checksums"]}
+    tensors = {name.removesuffix(SUFFIX): load_file(path / name) for name in sums if name.endswith(SUFFIX)}
     return Checkpoint(state["step"], tensors, state["extra"])
 
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from prunebench.listing import find_runs, read_result
-from prunebench.paths import RunFolder, cache_dir
-
-LEFTOVER = re.compile(r"\..+\.(\d+)\.tmp")  # of paths.whole_file and whole_folder: .<name>.<process>.tmp
+from prunebench.paths import LEFTOVER, RunFolder, cache_dir
 
 
 @dataclass(frozen=True)
@@ -84,10 +80,3 @@ def size_of(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
     return sum(file.lstat().st_size for file in files if file.is_symlink() or file.is_file())
-
-
-def remove(waste: Waste) -> None:
-    if waste.path.is_dir() and not waste.path.is_symlink():
-        shutil.rmtree(waste.path)
-    else:
-        waste.path.unlink(missing_ok=True)

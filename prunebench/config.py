@@ -126,6 +126,7 @@ class PruningConfig:
     scope: ScopeConfig = field(default_factory=ScopeConfig)
     pattern: PatternConfig = field(default_factory=PatternConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    dropout: float | None = None  # of the run that prunes, instead of trainer.dropout, which its dense run keeps
 
 
 @dataclass
@@ -147,7 +148,7 @@ class TrainerConfig:
     final_lr: float = 0.0
     warmup: float = 0.0  # share of a learning-rate cycle
     batch_size: int = 32  # examples in an optimizer step, over all devices and accumulation
-    accumulation: int = 1  # parts a batch is computed in
+    accumulation: int = 1  # parts a batch is computed in; the result is the same but for rounding and dropout
     eval_batch_size: int = 128
     weight_decay: float = 0.0
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])

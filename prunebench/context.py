@@ -10,6 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from prunebench.config import RunConfig
+from prunebench.devices import plain_attention_is_faster
 from prunebench.digest import DENSE, dense_config, needs_dense, run_digest
 from prunebench.identity import model_identity
 from prunebench.models import load_model, load_tokenizer, outline_model
@@ -44,7 +45,10 @@ class Context:
 
     def load(self, name: str, labels: list[str] | None) -> Any:
         """The model `name` with a head for the task, whose outputs stand for `labels` in their order."""
-        return load_model(name, labels=labels, seed=self.config.seed, **head_settings(self.config, self.task, name))
+        model = load_model(name, labels=labels, seed=self.config.seed, **head_settings(self.config, self.task, name))
+        if plain_attention_is_faster(self.accelerator.device, self.precision, self.config.dataset.max_length):
+            model.set_attn_implementation("eager")
+        return model
 
 
 def head_settings(config: RunConfig, task: Task, name: str) -> dict[str, Any]:
@@ -56,7 +60,7 @@ def head_settings(config: RunConfig, task: Task, name: str) -> dict[str, Any]:
         "revision": config.model.revision if pretrained else None,
         "config": config.model.config,
         "from_config": config.model.from_config and pretrained,
-        "dropout": config.trainer.dropout,
+        "dropout": config.trainer.dropout if config.pruning.dropout is None else config.pruning.dropout,
         "problem": task.problem,
     }
 

@@ -11,7 +11,10 @@ from typing import Any
 from prunebench.config import DistillationConfig, PruningConfig, RunConfig
 from prunebench.results import SCHEMA
 
-NOT_IN_RESULT = ("eval_batch_size", "log_every", "checkpoint_minutes", "checkpoint_steps", "device")
+NOT_IN_RESULT = (
+    "accumulation",  # so that a run that is out of memory goes on in smaller parts
+    "eval_batch_size", "log_every", "checkpoint_minutes", "checkpoint_steps", "device",
+)  # fmt: skip
 DENSE = "dense"  # name of the recipe and of the folder of dense runs
 
 

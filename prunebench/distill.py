@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prunebench.paths import locked, whole_folder
+from prunebench.cache import made_once, save_array
 
 Heads = Mapping[str, Tensor]
 Rows = Mapping[str, np.ndarray]
@@ -75,20 +75,16 @@ class LogitCache:
 
 def cached_logits(folder: Path, rows: Callable[[], Iterable[Rows]]) -> LogitCache:
     """The cache in `folder`; `rows` gives a mapping from head to numbers for each example, where it has to be made."""
-    with locked(folder.with_name(f".{folder.name}.lock")):
-        if not folder.is_dir():
-            _write_logits(folder, rows())
-    return LogitCache(folder)
+    return made_once(folder, lambda temporary: _write_logits(temporary, rows()), LogitCache)
 
 
 def _write_logits(folder: Path, rows: Iterable[Rows]) -> None:
     collected = list(rows)
     heads = list(collected[0])
-    with whole_folder(folder) as temporary:
-        for head in heads:
-            np.save(temporary / f"{head}.npy", np.concatenate([row[head] for row in collected]).astype(np.float32))
-            np.save(temporary / f"{head}.ends.npy", np.cumsum([len(row[head]) for row in collected]))
-        (temporary / "header.json").write_text(json.dumps({"heads": heads, "examples": len(collected)}))
+    for head in heads:
+        save_array(folder / f"{head}.npy", np.concatenate([row[head] for row in collected]).astype(np.float32))
+        save_array(folder / f"{head}.ends.npy", np.cumsum([len(row[head]) for row in collected]))
+    (folder / "header.json").write_text(json.dumps({"heads": heads, "examples": len(collected)}))
 
 
 def cache_key(*parts: str) -> str:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
+
+LONGEST_NAME = 200  # characters; nothing here has a longer one
 
 
 class UsageError(Exception):
@@ -24,7 +29,33 @@ def one_line(error: BaseException) -> str:
     return lines[0] if isinstance(error, UsageError | RunError) else f"{type(error).__name__}: {lines[0]}"
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit on the size of files
+
+
+def no_room(error: BaseException) -> str | None:
+    """What the system said where `error` means that nothing more can be written; None for any other error.
+
+    safetensors, written in Rust, gives the system's error number in its text only, and numpy only how much it wrote.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(told[1])
+    if number is None and re.search(r"^\d+ requested and \d+ written$", str(error)):
+        number = errno.ENOSPC
+    return os.strerror(number) if number in NO_ROOM else None
+
+
+def brief(value: object, most: int = 80) -> str:
+    """`value` on one line for a message: nothing that a terminal would obey, and cut in the middle where it is long."""
+    text = str(value)
+    if len(text) > most:
+        text = f"{text[: most // 2]} ... {text[-(most // 2 - 5) :]}"
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"` for the option nearest to `name`, or `""` where none is near."""
+    if len(str(name)) > LONGEST_NAME:  # comparing takes time that grows with the square of the length
+        return ""
     near = difflib.get_close_matches(str(name), [str(option) for option in options], n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""

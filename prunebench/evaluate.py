@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from prunebench.devices import memory_advice
 from prunebench.errors import RunError
 from prunebench.tasks.base import Encoded, Prediction, Row, Task
 
@@ -31,11 +32,14 @@ def collect_rows(
     was_training = model.training
     model.eval()
     rows: dict[int, Row] = {}
+    half = max(1, batch_size // 2)
+    advice = f"while scoring {batch_size} examples at once: add trainer.eval_batch_size={half}, and the run goes on"
     for part in _by_length(data, batch_size, indices):
-        batch = {name: tensor.to(device) for name, tensor in task.collate(data.batch(part)).items()}
-        with torch.inference_mode(), autocast():
-            heads = task.heads(model(**task.inputs(batch)), batch)
-        rows.update(zip(part.tolist(), task.rows(heads, batch), strict=True))
+        with memory_advice(advice):
+            batch = {name: tensor.to(device) for name, tensor in task.collate(data.batch(part)).items()}
+            with torch.inference_mode(), autocast():
+                heads = task.heads(model(**task.inputs(batch)), batch)
+            rows.update(zip(part.tolist(), task.rows(heads, batch), strict=True))
         on_batch(len(part))
     model.train(was_training)
     return rows
@@ -56,17 +60,18 @@ def score_splits(
     lines: list[Prediction] = []
     for split in splits:
         rows = rows_of(split)
-        _refuse_nan(rows, split)
+        _refuse_not_finite(rows, split)
         predictions = task.predictions(split, [rows[index] for index in range(len(rows))])
         metrics |= task.score(split, predictions)
         lines += [{"split": split, **prediction} for prediction in predictions]
     return metrics, lines
 
 
-def _refuse_nan(rows: Mapping[int, Row], split: str) -> None:
-    bad = sum(any(bool(np.isnan(values).any()) for values in row.values()) for row in rows.values())
+def _refuse_not_finite(rows: Mapping[int, Row], split: str) -> None:
+    """Minus infinity is how heads mark what cannot be chosen."""
+    bad = sum(any(bool((np.isnan(v) | np.isposinf(v)).any()) for v in row.values()) for row in rows.values())
     if bad:
         raise RunError(
-            f"the model's outputs are NaN for {bad} of {len(rows)} examples of {split}: "
+            f"the model's outputs are NaN or infinite for {bad} of {len(rows)} examples of {split}: "
             "lower trainer.lr, or set trainer.precision=fp32"
         )

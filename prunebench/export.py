@@ -20,6 +20,9 @@ from prunebench.targets import Target, find_targets
 
 def export_model(folder: Path, model: Any, tokenizer: Any) -> None:
     """Writes weights (safetensors, float32), config and tokenizer, whole or not at all."""
+    if getattr(tokenizer, "is_fast", False):  # it would save how it was called last, by whoever tokenised the data
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
     with whole_folder(folder) as temporary, quiet():
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
@@ -94,7 +97,8 @@ def component_sparsity(model: nn.Module, components: list[str]) -> dict[str, flo
 
 
 def model_card(base: str, dataset: str, result: Result) -> str:
-    """README.md of the exported model."""
+    """README.md of the exported model. `base`: the hub name it started from, or the folder (its name is told)."""
+    base = Path(base).name if Path(base).is_dir() else base
     sparsity, version = result.sparsity, result.environment["packages"]["prunebench"]
     scores = "\n".join(f"| {name} | {value:.4f} |" for name, value in result.metrics.items())
     title = f"{100 * sparsity['prunable']:.2f} % of the prunable weights are zero" if sparsity["target"] else "dense"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,11 +75,16 @@ def cache_dir(outputs: str | Path) -> Path:
     return Path(outputs) / ".cache"
 
 
+LEFTOVER = re.compile(r"\..+\.(\d+)\.tmp")  # of the two below: .<name>.<process>.tmp
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; what was written there becomes `path` at the end, or nothing does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Yields a temporary path beside `path`; what was written there becomes `path` at the end, or nothing does.
+
+    One process at a time writes `path`: whoever calls this holds a lock, of the run or of the cache.
+    """
+    temporary = _temporary(path)
     try:
         yield temporary
         _sync(temporary)
@@ -89,9 +96,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """The same for a folder. A folder that is already there is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = _temporary(path)
     temporary.mkdir()
     try:
         yield temporary
@@ -101,6 +106,29 @@ def whole_folder(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A path to write on, after what killed processes left half-written of `path` has been removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        remove(stale)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes everything half-written below `folder`, whose lock the caller holds."""
+    for path in list(folder.rglob(".*.tmp")):
+        if LEFTOVER.fullmatch(path.name):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """A file, a link or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,10 @@ from prunebench.config import RunConfig
 from prunebench.context import Context, identify, settle_labels, tokenizer_of
 from prunebench.devices import exclusive, make_accelerator, resolve_precision
 from prunebench.digest import dense_config, prunes
-from prunebench.errors import one_line
-from prunebench.paths import RunFolder, cache_dir, write_json, write_text
+from prunebench.errors import RunError, no_room, one_line
+from prunebench.paths import RunFolder, cache_dir, remove_leftovers, write_json, write_text
 from prunebench.plan import Plan, make_plan
-from prunebench.progress import say
+from prunebench.progress import say, warn
 from prunebench.scoring import begin_result, encode_for_scoring, evaluate_folder, evaluate_model, export, score
 from prunebench.tasks.base import Encoded
 from prunebench.tracking import LocalTracker, Tracker, WandbTracker
@@ -41,7 +44,19 @@ def run(config: RunConfig, *, force: bool = False) -> dict[str, Any]:
     Raises:
         UsageError: known to be impossible before anything was computed.
         RunError: the run failed; result.json has the reason.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the same call goes on.
     """
+    with _sigterm_interrupts():
+        try:
+            return _run(config, force)
+        except Exception as error:
+            explained = _explained(error, config.outputs)
+            if explained is error:
+                raise
+            raise explained from error
+
+
+def _run(config: RunConfig, force: bool) -> dict[str, Any]:
     check(config)
     config, task = settle_labels(config)
     precision = resolve_precision(config.trainer.precision, config.trainer.device)
@@ -56,7 +71,7 @@ def run(config: RunConfig, *, force: bool = False) -> dict[str, Any]:
         check_fit(config, task, tokenizer)
         data = task.encode("train", tokenizer, cache_dir(config.outputs))
         plan = make_plan(config, len(data))
-        dense = run(dense_config(config)) if prunes(config) else None
+        dense = _run(dense_config(config), force=False) if prunes(config) else None
         accelerator = make_accelerator(precision, config.trainer.device, config.trainer.threads)
         context = Context(config, task, folder, digest, precision, tokenizer, accelerator, dense)
         if context.writes:
@@ -68,11 +83,42 @@ def run(config: RunConfig, *, force: bool = False) -> dict[str, Any]:
         except (Exception, KeyboardInterrupt) as error:
             status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
             if context.writes:
-                write_json(folder.result, begin_result(context, status=status, reason=one_line(error)).to_json())
+                _write_down(context, status, _explained(error, config.outputs))
             raise
         finally:
             for tracker in trackers:
                 tracker.close()
+
+
+def _explained(error: BaseException, outputs: str) -> BaseException:
+    """In the user's words where the disk is full; else the error itself."""
+    reason = no_room(error)
+    if reason is None:
+        return error
+    free = shutil.disk_usage(outputs).free / 1e9
+    return RunError(f"{outputs}: {reason} ({free:.1f} GB free): make room, and the same command goes on")
+
+
+def _write_down(context: Context, status: str, error: BaseException) -> None:
+    """The reason in result.json, if there is room for it."""
+    try:
+        write_json(context.folder.result, begin_result(context, status=status, reason=one_line(error)).to_json())
+    except OSError as another:
+        warn(f"{context.folder.result} could not be written: {another}")
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does; inside the loop, see `train`, both wait for the update."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _execute(context: Context, data: Encoded, plan: Plan, trackers: list[Tracker]) -> dict[str, Any]:
@@ -96,7 +142,7 @@ def _execute(context: Context, data: Encoded, plan: Plan, trackers: list[Tracker
         distillation=distillation,
         accelerator=context.accelerator,
         state=folder.state,
-        trackers=lambda resume_at: _start_trackers(context, resume_at, trackers),
+        trackers=lambda rows: _start_trackers(context, rows, trackers),
         evaluate=lambda model: evaluate_model(context, model)[0],
         sparsity_scale=sparsity_scale(config, student),
     )
@@ -120,17 +166,18 @@ def _announce(context: Context, plan: Plan, force: bool) -> None:
     """What will be done, in the run's folder before it is done."""
     if force:
         shutil.rmtree(context.folder.root, ignore_errors=True)
+    remove_leftovers(context.folder.root)
     say(f"{context.config.name}, seed {context.config.seed}: {plan.steps} steps, in {context.folder.root}")
     write_text(context.folder.config, OmegaConf.to_yaml(OmegaConf.structured(context.config)))
     write_json(context.folder.plan, plan.to_json())
     write_json(context.folder.result, begin_result(context, status="running").to_json())
 
 
-def _start_trackers(context: Context, resume_at: int, trackers: list[Tracker]) -> list[Tracker]:
-    """Fills `trackers`, once it is known at which step training goes on."""
+def _start_trackers(context: Context, rows: int, trackers: list[Tracker]) -> list[Tracker]:
+    """Fills `trackers`, once it is known how many rows had been logged where training goes on."""
     config, folder = context.config, context.folder
     if context.writes:
-        local = LocalTracker(folder.metrics, resume_at)
+        local = LocalTracker(folder.metrics, rows)
         trackers.append(local)
         if config.tracker.name == "wandb":
             wandb = WandbTracker(
@@ -139,7 +186,7 @@ def _start_trackers(context: Context, resume_at: int, trackers: list[Tracker]) -
                 digest=context.digest,
                 config=asdict(config),
                 folder=folder.root,
-                rows=local.before,
+                rows=local.rows,
             )
             trackers.append(wandb)
     return trackers

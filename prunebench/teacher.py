@@ -16,7 +16,7 @@ from prunebench.errors import UsageError
 from prunebench.evaluate import Autocast, collect_rows
 from prunebench.models import has_head, known_labels, load_tokenizer
 from prunebench.progress import counting
-from prunebench.tasks.base import Encoded, Heads, Task
+from prunebench.tasks.base import Encoded, Heads, Task, require_finite
 from prunebench.tasks.encoding import tokenizer_identity
 
 TEMPERATURE_SAMPLE = 1000  # examples from which temperature=auto is found
@@ -74,6 +74,9 @@ class TeacherSource:
                 indices=indices,
                 on_batch=count,
             )
+        for row in rows.values():
+            for values in row.values():
+                require_finite(values, "the training examples (the teacher's)")
         return [{head: self._ordered(values) for head, values in rows[index].items()} for index in sorted(rows)]
 
     def _ordered(self, values: np.ndarray) -> np.ndarray:

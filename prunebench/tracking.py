@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import urlparse
 
 from prunebench.config import TrackerConfig
-from prunebench.paths import write_json, write_text
+from prunebench.paths import remove, write_json, write_text
 from prunebench.progress import say, warn
 
 Metrics = Mapping[str, Any]
@@ -34,16 +34,22 @@ class Tracker(Protocol):
 class LocalTracker:
     """Appends to metrics.jsonl. What a stopped run had logged beyond its checkpoint is taken back first."""
 
-    def __init__(self, path: Path, resume_at: int) -> None:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.before = [row for line in lines if (row := _row(line)) is not None]  # also what is taken back
-        kept = [row for row in self.before if row["step"] < resume_at]
+    def __init__(self, path: Path, keep: int) -> None:
+        """`keep`: how many of the rows that are there stay."""
+        self._path = path
+        kept = self.rows()[:keep]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)  # nothing is left to be written later, when the disk may be full
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What has been logged."""
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+        return [row for line in lines if (row := _row(line)) is not None]
 
     def log(self, step: int, metrics: Metrics) -> None:
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._file.flush()
+        line = memoryview((json.dumps({"step": step, **metrics}) + "\n").encode())
+        while line:
+            line = line[self._file.write(line) :]
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """result.json has it."""
@@ -62,7 +68,12 @@ def _row(line: str) -> dict[str, Any] | None:
 
 
 class WandbTracker:
-    """Weights & Biases. Offline without a key. Whatever goes wrong there is said once and never ends the run."""
+    """Weights & Biases. Offline without a key. Whatever goes wrong there is said once and never ends the run.
+
+    Online, rows are sent as they come, and a run that is continued sends what wandb does not have yet: the run is
+    deterministic, so a row that was taken back is made again with the same values. Offline, all rows are written when
+    the session ends, over those of earlier sessions: wandb's own files cannot be gone on with after a kill.
+    """
 
     def __init__(
         self,
@@ -72,32 +83,46 @@ class WandbTracker:
         digest: str,
         config: Metrics,
         folder: Path,
-        rows: Sequence[Mapping[str, Any]],
+        rows: Callable[[], Sequence[Mapping[str, Any]]],
     ) -> None:
         """Joins or begins the run at wandb.
 
         Args:
             folder: the run's own; wandb.json in it remembers under which id the run goes there.
-            rows: what earlier sessions wrote to metrics.jsonl. What they sent is not sent again (the run is
-                deterministic); what they did not send, since they had another tracker, is sent now.
+            rows: what metrics.jsonl holds when it is asked.
         """
         self._run: Any = None
-        self._failed = False
-        self._folder = folder
-        joined = self._identity_file.exists()  # the run at wandb is an earlier session's
-        self._guarded(lambda: self._start(settings, name, digest, config))
-        self._sent = max((row["step"] for row in rows), default=-1) if joined else -1
-        for row in () if joined else rows:
-            self.log(row["step"], {key: value for key, value in row.items() if key != "step"})
+        self._folder, self._rows = folder, rows
+        self._mode = wandb_mode()
+        self._failed = self._mode == "disabled"  # or what went wrong has been said
+        self._start = lambda: self._init(settings, name, digest, config)
+        if not self._is_offline:
+            self._guarded(self._send_past)
 
-    def _start(self, settings: TrackerConfig, name: str, digest: str, config: Metrics) -> None:
+    @property
+    def _is_offline(self) -> bool:
+        return self._mode in ("offline", "dryrun")
+
+    def _send_past(self) -> None:
+        """Begins the run, and sends what earlier sessions logged and wandb does not have."""
+        self._start()
+        self._next = self._run.step  # wandb takes no step twice: 0 for a new run, else the one after its last
+        for row in self._rows():
+            self._send(row["step"], {key: value for key, value in row.items() if key != "step"})
+
+    def _send(self, step: int, metrics: Metrics) -> None:
+        if step >= self._next:
+            self._run.log(flatten(metrics), step=step)
+
+    def _write_offline(self) -> None:
+        for old in self._folder.glob("wandb/offline-run-*"):
+            remove(old)
+        self._send_past()
+
+    def _init(self, settings: TrackerConfig, name: str, digest: str, config: Metrics) -> None:
         import wandb
 
-        mode: Any = os.environ.get("WANDB_MODE")
-        if mode is None:
-            mode = "online" if has_key() else "offline"
-            if mode == "offline":
-                say("wandb: no key found, logging offline (wandb login, or WANDB_API_KEY, to log online)")
+        mode: Any = self._mode
         self._run = wandb.init(
             project=settings.project,
             entity=settings.entity,
@@ -127,28 +152,29 @@ class WandbTracker:
         return identity
 
     def log(self, step: int, metrics: Metrics) -> None:
-        if step > self._sent:
-            self._guarded(lambda: self._run.log(flatten(metrics), step=step))
+        if not self._is_offline:
+            self._guarded(lambda: self._send(step, metrics))
 
     def finish(self, result: Mapping[str, Any]) -> None:
+        if self._is_offline:
+            self._guarded(self._write_offline)
         keys = ("metric", "metrics", "dense", "recovery", "sparsity", "seconds")
         self._guarded(lambda: self._run.summary.update(flatten({key: result[key] for key in keys})))
         self._guarded(lambda: self._run.finish())
         self._failed = True  # nothing more to close
 
     def close(self) -> None:
+        if self._is_offline:
+            self._guarded(self._write_offline)
         self._guarded(lambda: self._run.finish(exit_code=1))
 
     def where(self) -> str | None:
         """The run's address, or the command that sends an offline run."""
-        place: list[str] = []
-        self._guarded(lambda: place.append(self._place()))
-        return place[0] if place else None
-
-    def _place(self) -> str:
-        if self._run.offline:
+        if self._is_offline:
             return f"wandb sync {self._folder}/wandb/offline-run-*"
-        return str(self._run.url)
+        place: list[str] = []
+        self._guarded(lambda: place.append(str(self._run.url)))
+        return place[0] if place else None
 
     def _guarded(self, call: Callable[[], None]) -> None:
         if self._failed:
@@ -159,6 +185,16 @@ class WandbTracker:
             self._failed = True
             reason = (str(error).splitlines() or [""])[0]
             warn(f"wandb: {type(error).__name__}: {reason}; going on without it, metrics.jsonl has everything")
+
+
+def wandb_mode() -> str:
+    """What WANDB_MODE says, else online or, without a key, offline."""
+    mode = os.environ.get("WANDB_MODE")
+    if mode is None:
+        mode = "online" if has_key() else "offline"
+        if mode == "offline":
+            say("wandb: no key found, logging offline (wandb login, or WANDB_API_KEY, to log online)")
+    return mode
 
 
 def has_key() -> bool:

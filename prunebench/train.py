@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -18,7 +19,10 @@ from torch import Tensor, nn
 
 from prunebench.batches import BatchOrder, share_of, step_seed
 from prunebench.checkpoint import (
+    KEPT,
     Checkpoint,
+    keep_newest,
+    keep_only,
     load_checkpoint,
     load_checkpoint_at,
     load_model_tensors,
@@ -26,9 +30,11 @@ from prunebench.checkpoint import (
     save_checkpoint,
 )
 from prunebench.config import TrainerConfig
+from prunebench.devices import memory_advice
 from prunebench.distill import distillation_loss
 from prunebench.errors import RunError
 from prunebench.optim import forget_moments, load_moments, make_optimizer, moments, set_lr
+from prunebench.paths import remove
 from prunebench.plan import Phase, Plan
 from prunebench.progress import TrainingProgress, warn
 from prunebench.sparsity.sparsifier import Sparsifier
@@ -53,7 +59,8 @@ class Distillation:
 class Trained:
     """What training left besides the weights in the model."""
 
-    seconds: float
+    seconds: float = 0.0
+    finished: bool = False  # every update was made
     best: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -73,7 +80,7 @@ class Job:
     distillation: Distillation | None
     accelerator: Accelerator
     state: Path
-    trackers: Callable[[int], list[Tracker]]  # given the step at which training goes on
+    trackers: Callable[[int], list[Tracker]]  # given the number of rows that were logged where training goes on
     evaluate: Callable[[nn.Module], dict[str, float]]
     sparsity_scale: float = 1.0  # weights of the budget over weights of the targets, see PruningConfig.budget_from
 
@@ -90,9 +97,9 @@ def train(job: Job) -> Trained:
     optimizer = make_optimizer(
         job.model, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps
     )
-    start, trained = _restore(job, optimizer)
-    log = _Log(job.trackers(start), scaled=job.accelerator.scaler is not None)
-    if start < job.plan.steps or start == 0:
+    start, rows, trained = _restore(job, optimizer)
+    log = _Log(job.trackers(rows), rows, scaled=job.accelerator.scaler is not None)
+    if not trained.finished:
         _loop(job, optimizer, start, trained, log)
     if settings.keep == "best" and trained.best is not None:
         _load_best(job, int(trained.best["step"]))
@@ -108,8 +115,8 @@ def _loop(job: Job, optimizer: torch.optim.Optimizer, start: int, trained: Train
         model.train()
         for step in range(start, plan.steps + 1):
             if step < plan.steps:  # what is due at the very end is part of what the last checkpoint holds
-                stopping, saving = _agreed(accelerator, step, stop.asked, saver.due(step))
-                if stopping or saving:
+                stopping, saving = _agreed(accelerator, step, stop.asked, saver.due())
+                if stopping or saving or saver.due_at(step):
                     saver.save(step)
                 if stopping:
                     raise KeyboardInterrupt
@@ -124,7 +131,8 @@ def _loop(job: Job, optimizer: torch.optim.Optimizer, start: int, trained: Train
                 forget_moments(optimizer)
             set_lr(optimizer, plan.lr(step))
             torch.manual_seed(step_seed(job.seed, step, accelerator.process_index))
-            row = _update(job, model, prepared, order(step))
+            with memory_advice(_smaller_parts(settings, step)):
+                row = _update(job, model, prepared, order(step))
             log.add(step, row | _position(plan, phase, step), examples=settings.batch_size)
             if progress.due():
                 progress.update(step, log.last(), log.rate)
@@ -132,6 +140,7 @@ def _loop(job: Job, optimizer: torch.optim.Optimizer, start: int, trained: Train
                 log.flush()
         if plan.steps in plan.eval_at and settings.keep == "best":
             _evaluate(job, plan.steps, trained, log, progress)
+        trained.finished = True
         saver.save(plan.steps)
         if stop.asked:
             raise KeyboardInterrupt
@@ -145,6 +154,16 @@ def _agreed(accelerator: Accelerator, step: int, *flags: bool) -> list[bool]:
         return [False] * len(flags)
     total = accelerator.reduce(torch.tensor(flags, dtype=torch.int32, device=accelerator.device), "sum")
     return [bool(flag) for flag in total.tolist()]
+
+
+def _smaller_parts(settings: TrainerConfig, step: int) -> str:
+    """What to do when an update needs too much memory."""
+    size, parts = settings.batch_size, settings.accumulation
+    at = f"at step {step}, where a batch of {size} is computed in {parts} part{'s' if parts > 1 else ''}"
+    more = next((count for count in range(2 * parts, size + 1) if size % count == 0), None)
+    if more is None:
+        return f"{at}: lower dataset.max_length, or choose a smaller model"
+    return f"{at}: add trainer.accumulation={more}, which halves a part and keeps the batch, and the run goes on"
 
 
 def _position(plan: Plan, phase: Phase, step: int) -> dict[str, Any]:
@@ -229,7 +248,11 @@ def _evaluate(job: Job, step: int, trained: Trained, log: _Log, progress: Traini
     if job.settings.keep == "best" and _at_final_sparsity(job.plan, step) and _better(job, value, trained.best):
         trained.best = {"step": step, "value": value}
         if job.accelerator.is_main_process:
-            save_checkpoint(job.state / "best", Checkpoint(step, {"model": model_tensors(job.model)}, {}))
+            save_checkpoint(_best_folder(job), Checkpoint(step, {"model": model_tensors(job.model)}, {}))
+
+
+def _best_folder(job: Job) -> Path:
+    return job.state / "best"
 
 
 def _at_final_sparsity(plan: Plan, step: int) -> bool:
@@ -243,22 +266,27 @@ def _better(job: Job, value: float, best: Mapping[str, Any] | None) -> bool:
 
 
 def _load_best(job: Job, step: int) -> None:
-    best = load_checkpoint_at(job.state / "best", step)
+    best = load_checkpoint_at(_best_folder(job), step)
     load_model_tensors(job.model, best.tensors["model"])
 
 
-def _restore(job: Job, optimizer: torch.optim.Optimizer) -> tuple[int, Trained]:
-    checkpoint, damaged = load_checkpoint(job.state)
-    for line in damaged:
+def _restore(job: Job, optimizer: torch.optim.Optimizer) -> tuple[int, int, Trained]:
+    """The step to go on from, the number of rows that had been logged there, and what training had left."""
+    checkpoint, damaged, lines = load_checkpoint(job.state)
+    for line in lines:
         warn(line)
+    job.accelerator.wait_for_everyone()  # all have seen the damaged ones
+    if job.accelerator.is_main_process:
+        for folder in damaged:  # a damaged one with a high step would outlive good ones
+            remove(folder)
     if checkpoint is None:
-        return 0, Trained(seconds=0.0)
+        return 0, 0, Trained()
     load_model_tensors(job.model, checkpoint.tensors["model"])
     load_moments(optimizer, job.model, checkpoint.tensors["optimizer"])
     job.sparsifier.load_state_dict(dict(checkpoint.tensors["masks"]))
     if job.accelerator.scaler is not None:  # fp16
         job.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
-    return checkpoint.step, Trained(**checkpoint.extra["trained"])
+    return checkpoint.step, checkpoint.extra["rows"], Trained(**checkpoint.extra["trained"])
 
 
 class _Saver:
@@ -267,18 +295,23 @@ class _Saver:
     def __init__(self, job: Job, optimizer: torch.optim.Optimizer, trained: Trained, log: _Log) -> None:
         self._job, self._optimizer, self._trained, self._log = job, optimizer, trained, log
         self._begun, self._saved = time.monotonic(), time.monotonic()
-        self._seconds = trained.seconds
+        self._seconds, self._cost = trained.seconds, 0.0
+        self._best = deque([self._best_step()], maxlen=KEPT)
 
-    def due(self, step: int) -> bool:
-        settings = self._job.settings
-        if settings.checkpoint_steps and step and step % settings.checkpoint_steps == 0:
-            return True
-        return time.monotonic() - self._saved > 60 * settings.checkpoint_minutes
+    def due(self) -> bool:
+        """By this process's clock. However slow the disk, saving takes at most a fiftieth of the time."""
+        wait = max(60 * self._job.settings.checkpoint_minutes, 50 * self._cost)
+        return time.monotonic() - self._saved > wait
+
+    def due_at(self, step: int) -> bool:
+        every = self._job.settings.checkpoint_steps
+        return bool(every and step and step % every == 0)
 
     def save(self, step: int) -> None:
         self._log.flush()
+        began = time.monotonic()
         job, trained = self._job, self._trained
-        trained.seconds = self._seconds + time.monotonic() - self._begun
+        trained.seconds = self._seconds + began - self._begun
         tensors = {
             "model": model_tensors(job.model),
             "optimizer": moments(self._optimizer, job.model),
@@ -286,26 +319,42 @@ class _Saver:
         }
         if job.accelerator.is_main_process:
             scaler = job.accelerator.scaler
-            extra = {"trained": vars(trained), "scaler": scaler.state_dict() if scaler is not None else None}
+            extra = {
+                "trained": vars(trained),
+                "rows": self._log.rows,
+                "scaler": scaler.state_dict() if scaler is not None else None,
+            }
             save_checkpoint(job.state, Checkpoint(step, tensors, extra))
+            self._remove_old()
         self._saved = time.monotonic()
+        self._cost = self._saved - began
+
+    def _remove_old(self) -> None:
+        """What no checkpoint that is kept needs any more."""
+        keep_newest(self._job.state)
+        self._best.append(self._best_step())
+        keep_only(_best_folder(self._job), {step for step in self._best if step is not None})
+
+    def _best_step(self) -> int | None:
+        return int(self._trained.best["step"]) if self._trained.best else None
 
 
 class _Log:
     """One row a step. Losses stay tensors until a flush, so that a GPU is not made to wait at every step."""
 
-    def __init__(self, trackers: list[Tracker], scaled: bool) -> None:
-        self._trackers, self._scaled = trackers, scaled
-        self._rows: list[tuple[int, dict[str, Any]]] = []
+    def __init__(self, trackers: list[Tracker], rows: int, scaled: bool) -> None:
+        """`rows` were logged before."""
+        self._trackers, self.rows, self._scaled = trackers, rows, scaled
+        self._pending: list[tuple[int, dict[str, Any]]] = []
         self._clock, self._examples = time.monotonic(), 0
         self.rate = 0.0
 
     def add(self, step: int, row: dict[str, Any], examples: int) -> None:
-        self._rows.append((step, row))
+        self._pending.append((step, row))
         self._examples += examples
 
     def last(self) -> dict[str, Any]:
-        return _numbers(self._rows[-1][1]) if self._rows else {}
+        return _numbers(self._pending[-1][1]) if self._pending else {}
 
     def flush(self) -> None:
         """Writes what has gathered.
@@ -314,13 +363,13 @@ class _Log:
             RunError: a loss or gradient norm among it is NaN or infinite.
         """
         now = time.monotonic()
-        if self._rows and now > self._clock:
+        if self._pending and now > self._clock:
             self.rate = self._examples / (now - self._clock)
-        for step, row in self._rows:
+        for step, row in self._pending:
             numbers = _numbers(row)
             _refuse_not_finite(step, numbers, self._scaled)
             self._write(step, numbers | {"examples_per_second": round(self.rate, 2)})
-        self._rows, self._examples, self._clock = [], 0, now
+        self._pending, self._examples, self._clock = [], 0, now
 
     def event(self, step: int, row: dict[str, Any]) -> None:
         """A pruning or an evaluation: after the rows before it, and without its own time in the rate."""
@@ -328,6 +377,7 @@ class _Log:
         self._clock = time.monotonic()
 
     def _write(self, step: int, row: dict[str, Any]) -> None:
+        self.rows += 1
         for tracker in self._trackers:
             tracker.log(step, row)
 

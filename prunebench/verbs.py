@@ -282,14 +282,15 @@ def add_clean(parser: Parser) -> None:
 
 
 def clean(args: Namespace) -> int:
-    from prunebench.clean import find_waste, remove
+    from prunebench.clean import find_waste
+    from prunebench.paths import remove
 
     if not Path(args.outputs).is_dir():
         raise UsageError(f"clean {args.outputs}: there is no such folder")
     waste = find_waste(args.outputs)
     if args.yes:
         for item in waste:
-            remove(item)
+            remove(item.path)
     if args.json:
         show_json([{"path": str(w.path), "why": w.why, "bytes": w.bytes, "removed": args.yes} for w in waste])
     else:

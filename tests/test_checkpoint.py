@@ -7,6 +7,8 @@ import torch
 
 from prunebench.checkpoint import (
     Checkpoint,
+    keep_newest,
+    keep_only,
     load_checkpoint,
     load_checkpoint_at,
     load_model_tensors,
@@ -24,7 +26,7 @@ def checkpoint(step: int) -> Checkpoint:
 def test_the_newest_comes_back(tmp_path: Path) -> None:
     for step in (3, 20, 100):
         save_checkpoint(tmp_path, checkpoint(step))
-    loaded, damaged = load_checkpoint(tmp_path)
+    loaded, damaged, lines = load_checkpoint(tmp_path)
     assert loaded is not None and not damaged
     assert (loaded.step, loaded.extra) == (100, {"seconds": 1.5})
     assert torch.equal(loaded.tensors["model"]["w"], torch.full((50, 50), 100.0))
@@ -34,10 +36,18 @@ def test_the_newest_comes_back(tmp_path: Path) -> None:
 def test_two_are_kept(tmp_path: Path) -> None:
     for step in range(5):
         save_checkpoint(tmp_path, checkpoint(step))
+        keep_newest(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000003", "step-000000004"]
 
 
-@pytest.mark.parametrize("harm", ["truncated", "garbled", "gone", "state"])
+def test_only_what_is_asked_for_is_kept(tmp_path: Path) -> None:
+    for step in range(5):
+        save_checkpoint(tmp_path, checkpoint(step))
+    keep_only(tmp_path, {1, 4, 9})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000001", "step-000000004"]
+
+
+@pytest.mark.parametrize("harm", ["truncated", "garbled", "gone", "state", "number"])
 def test_a_damaged_newest_gives_way_to_the_one_before(tmp_path: Path, harm: str) -> None:
     save_checkpoint(tmp_path, checkpoint(1))
     save_checkpoint(tmp_path, checkpoint(2))
@@ -46,18 +56,20 @@ def test_a_damaged_newest_gives_way_to_the_one_before(tmp_path: Path, harm: str)
     content = bytearray(file.read_bytes())
     if harm == "gone":
         file.unlink()
+    elif harm == "number":
+        (newest / "state.json").write_text((newest / "state.json").read_text().replace("1.5", "2.5"))
     elif harm == "garbled":
         content[-7] ^= 0xFF
         file.write_bytes(content)
     else:
         file.write_bytes(content[: len(content) // 2])
-    loaded, damaged = load_checkpoint(tmp_path)
+    loaded, damaged, lines = load_checkpoint(tmp_path)
     assert loaded is not None and loaded.step == 1
-    assert len(damaged) == 1 and "step-000000002 is damaged" in damaged[0]
+    assert damaged == [newest] and "step-000000002 is damaged" in lines[0]
 
 
 def test_nothing_saved_is_nothing_loaded(tmp_path: Path) -> None:
-    assert load_checkpoint(tmp_path / "state") == (None, [])
+    assert load_checkpoint(tmp_path / "state") == (None, [], [])
 
 
 def test_no_pickle_is_written(tmp_path: Path) -> None:

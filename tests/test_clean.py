@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from prunebench.clean import find_waste, remove, size_of
+from prunebench.clean import find_waste, size_of
 from prunebench.cli import main
+from prunebench.paths import remove
 
 
 def run_folder(outputs: Path, digest: str, status: str | None) -> Path:
@@ -117,7 +118,7 @@ def test_links_are_removed_not_followed(tmp_path: Path) -> None:
     subprocess.run(["rm", "-r", str(done / "state")], check=True)
     (done / "state").symlink_to(outside)
     (waste,) = find_waste(tmp_path / "outputs")
-    remove(waste)
+    remove(waste.path)
     assert (outside / "precious").is_file() and not (done / "state").exists()
 
 

@@ -230,7 +230,7 @@ def test_whatever_fails_is_written_down(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(train, "save_checkpoint", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunError, match=r"outputs: No space left on device \(\d+.\d GB free\): make room"):
         run(tiny_config(tmp_path))
     result = json.loads(next((tmp_path / "outputs").glob("dense/*/result.json")).read_text())
     assert (result["status"], "No space left" in result["reason"]) == ("failed", True)

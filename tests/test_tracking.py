@@ -9,6 +9,7 @@ import pytest
 from prunebench import tracking
 from prunebench.config import TrackerConfig
 from prunebench.tracking import LocalTracker, WandbTracker, flatten, has_key
+from tests.reading import wandb_history
 
 RESULT = {"metric": {"name": "accuracy", "value": 0.5}, "metrics": {"accuracy": 0.5}, "dense": {"value": 0.6},
           "recovery": None, "sparsity": {"prunable": 0.9}, "seconds": 1.0}  # fmt: skip
@@ -21,28 +22,31 @@ def steps(path: Path) -> list[int]:
 
 def test_what_was_logged_beyond_the_checkpoint_is_taken_back(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    tracker = LocalTracker(path, resume_at=0)
+    tracker = LocalTracker(path, keep=0)
     for step in range(7):
         tracker.log(step, {"loss": 1.0})
     with path.open("a") as file:
         file.write('{"step": 7, "lo')  # killed in the middle of a line
-    tracker = LocalTracker(path, resume_at=4)
-    assert [row["step"] for row in tracker.before] == list(range(7))
+    tracker = LocalTracker(path, keep=4)
     tracker.log(4, {"loss": 2.0})
     assert steps(path) == [0, 1, 2, 3, 4]
 
 
 def start(tmp_path: Path, rows: list[dict[str, Any]] | None = None) -> WandbTracker:
-    return WandbTracker(TrackerConfig(), name="r", digest="abc123", config=CONFIG, folder=tmp_path, rows=rows or [])
+    return WandbTracker(
+        TrackerConfig(), name="r", digest="abc123", config=CONFIG, folder=tmp_path, rows=lambda: rows or []
+    )
 
 
 class FakeRun:
-    offline = True
+    """What wandb.init gives; `step`, as there, is the first step that wandb does not have."""
 
-    def __init__(self, fail: bool = False) -> None:
+    url = "https://wandb.example/r"
+
+    def __init__(self, fail: bool = False, step: int = 0) -> None:
         self.rows: list[tuple[int, dict[str, Any]]] = []
         self.summary: dict[str, Any] = {}
-        self.fail = fail
+        self.fail, self.step = fail, step
         self.exits: list[int] = []
 
     def log(self, row: dict[str, Any], step: int) -> None:
@@ -56,9 +60,10 @@ class FakeRun:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """wandb.init gives a FakeRun and keeps what it was called with."""
+    """Online, but wandb.init gives a FakeRun and keeps what it was called with."""
     import wandb
 
+    monkeypatch.setenv("WANDB_MODE", "online")
     called: dict[str, Any] = {"run": FakeRun()}
 
     def init(**settings: Any) -> FakeRun:
@@ -82,22 +87,22 @@ def test_wandb_gets_config_rows_and_summary(tmp_path: Path, fake: dict[str, Any]
     assert fake["run"].rows == [(0, {"loss": 1.0, "pruning/layers/a": 0.5})]
     assert fake["run"].summary["sparsity/prunable"] == 0.9
     assert fake["run"].exits == [0]  # closing a finished run does nothing
+    assert tracker.where() is None or tracker.where() == FakeRun.url
 
 
-def test_a_resumed_run_goes_on_under_its_id_and_sends_no_step_twice(tmp_path: Path, fake: dict[str, Any]) -> None:
+@pytest.mark.parametrize("there", [0, 1, 2, 3])
+def test_a_resumed_run_goes_on_under_its_id_and_every_step_is_sent_once(
+    tmp_path: Path, fake: dict[str, Any], there: int
+) -> None:
+    """Whether wandb had less than metrics.jsonl when the run was killed, or more."""
     start(tmp_path)
     first = fake["settings"]["id"]
+    fake["run"] = FakeRun(step=there)
     tracker = start(tmp_path, ROWS)
-    for step in range(4):
+    for step in range(2, 4):
         tracker.log(step, {"loss": 1.0})
     assert fake["settings"]["id"] == first
-    assert [step for step, _ in fake["run"].rows] == [2, 3]
-
-
-def test_a_run_that_was_not_at_wandb_yet_sends_its_past(tmp_path: Path, fake: dict[str, Any]) -> None:
-    tracker = start(tmp_path, ROWS)
-    tracker.log(2, {"loss": 1.0})
-    assert fake["run"].rows == [(step, {"loss": 1.0}) for step in range(3)]
+    assert [step for step, _ in fake["run"].rows] == list(range(there, 4))
 
 
 def test_a_run_begun_anew_has_another_id(tmp_path: Path, fake: dict[str, Any]) -> None:
@@ -111,6 +116,17 @@ def test_a_run_begun_anew_has_another_id(tmp_path: Path, fake: dict[str, Any]) -
 def test_a_run_that_failed_is_closed_as_failed(tmp_path: Path, fake: dict[str, Any]) -> None:
     start(tmp_path).close()
     assert fake["run"].exits == [1]
+
+
+def test_disabled_means_nothing_is_begun(
+    tmp_path: Path, fake: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    tracker = start(tmp_path, ROWS)
+    tracker.log(2, {"loss": 1.0})
+    tracker.finish(RESULT)
+    tracker.close()
+    assert "settings" not in fake and tracker.where() is None
 
 
 def test_a_failing_wandb_is_said_once_and_ends_nothing(
@@ -127,16 +143,23 @@ def test_a_failing_wandb_is_said_once_and_ends_nothing(
     assert len(said) == 1 and "ConnectionError: the network is down; going on" in said[0]
 
 
-def test_the_real_wandb_logs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_wandb_writes_one_offline_run_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    tracker = start(tmp_path)
+    rows = [*ROWS, {"step": 1, "eval": {"accuracy": 0.5}}]
+    tracker = start(tmp_path, rows)
     tracker.log(0, {"loss": 1.0})
-    tracker.log(1, {"eval": {"accuracy": 0.5}})
-    place = tracker.where()
+    assert not (tmp_path / "wandb").exists()
+    tracker.close()  # stopped
+    rows.append({"step": 2, "loss": 0.5})
+    tracker = start(tmp_path, rows)
     tracker.finish(RESULT)
-    assert place == f"wandb sync {tmp_path}/wandb/offline-run-*"
-    assert list(tmp_path.glob("wandb/offline-run-*/run-abc123-*.wandb"))
+    tracker.close()
+    assert tracker.where() == f"wandb sync {tmp_path}/wandb/offline-run-*"
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-abc123-*.wandb")
+    history = wandb_history(file)
+    assert [row["_step"] for row in history] == [0, 1, 2]
+    assert history[1]["eval/accuracy"] == 0.5 and history[2]["loss"] == 0.5
 
 
 def test_a_key_is_found_without_being_read_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
-from dataclasses import replace
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def tiny_config(folder: Path, **changes: Any) -> RunConfig:
             metric="accuracy",
             max_length=32,
         ),
-        pruning=PruningConfig(schedule=replace(GUIDELINES)),
+        pruning=PruningConfig(schedule=deepcopy(GUIDELINES)),
         distillation=DistillationConfig(hardness=1.0, temperature=2.0),
         trainer=TrainerConfig(epochs=1, lr=5e-3, final_lr=5e-4, warmup=0.1, batch_size=8, device="cpu"),
     )

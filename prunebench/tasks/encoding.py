@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prunebench.errors import UsageError
+from prunebench.cache import made_once, save_array
 
 META = "meta.json"
 INPUTS = ("input_ids", "token_type_ids")  # the ragged columns a model reads; attention_mask follows from lengths
@@ -69,43 +66,25 @@ class Encoded:
 
 
 def cached(folder: Path, key: str, build: Callable[[], tuple[np.ndarray, Columns, int]]) -> Encoded:
-    """The split in `folder`, built (bounds, columns, pad id) and written there if it is not yet.
-
-    Written beside and renamed into place: several processes may do so at once, and the first one wins.
-    """
-    if not folder.is_dir():
-        bounds, columns, pad_id = build()
-        _write(folder, key, bounds, columns, pad_id)
-    return _read(folder, key)
+    """The split in `folder`, built (bounds, columns, pad id) and written there if it is not yet."""
+    return made_once(folder, lambda temporary: _write(temporary, key, *build()), lambda whole: _read(whole, key))
 
 
 def _write(folder: Path, key: str, bounds: np.ndarray, columns: Columns, pad_id: int) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        part.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
-        np.save(part / "bounds.npy", bounds, allow_pickle=False)
-        for name, column in columns.items():
-            np.save(part / f"{name}.npy", column, allow_pickle=False)
-        meta = {"key": key, "examples": len(bounds) - 1, "columns": sorted(columns), "pad_id": pad_id}
-        (part / META).write_text(json.dumps(meta), encoding="utf-8")
-        os.rename(part, folder)
-    except OSError:
-        if not folder.is_dir():  # else another process was faster
-            raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    save_array(folder / "bounds.npy", bounds)
+    for name, column in columns.items():
+        save_array(folder / f"{name}.npy", column)
+    meta = {"key": key, "examples": len(bounds) - 1, "columns": sorted(columns), "pad_id": pad_id}
+    (folder / META).write_text(json.dumps(meta), encoding="utf-8")
 
 
 def _read(folder: Path, key: str) -> Encoded:
-    try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        if meta["key"] != key:
-            raise ValueError(f"it holds {meta['key'][:16]}")
-        columns = {name: _load(folder / f"{name}.npy") for name in meta["columns"]}
-        return Encoded(_load(folder / "bounds.npy"), columns, key, meta["pad_id"])
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise UsageError(f"tokenised data in {folder} are damaged ({error}): delete that folder") from error
+    """Raises one of `cache.DAMAGED` for what is not whole, or not of `key`."""
+    meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    if meta["key"] != key:
+        raise ValueError(f"it holds {meta['key'][:16]}")
+    columns = {name: _load(folder / f"{name}.npy") for name in meta["columns"]}
+    return Encoded(_load(folder / "bounds.npy"), columns, key, meta["pad_id"])
 
 
 def _load(path: Path) -> np.ndarray:

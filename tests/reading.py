@@ -1,0 +1,56 @@
+"""Reads what runs leave, for the tests that compare runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prunebench.paths import RunFolder
+
+
+def sums(folder: RunFolder) -> dict[str, str]:
+    """sha256 of masks, predictions and every file of the model, by path."""
+    files = [folder.masks, folder.predictions, *sorted(path for path in folder.model.rglob("*") if path.is_file())]
+    return {str(path.relative_to(folder.root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def rows_of(folder: RunFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+
+
+def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without what a clock has measured."""
+    return [{key: value for key, value in row.items() if key != "examples_per_second"} for row in rows]
+
+
+def wandb_history(file: Path) -> list[dict[str, Any]]:
+    """The history rows of an offline run's file, in wandb's own format."""
+    from wandb.proto import wandb_internal_pb2
+
+    rows = []
+    for data in _leveldb_records(file.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.WhichOneof("record_type") == "history":
+            items = record.history.item
+            rows.append({(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in items})
+    return rows
+
+
+def _leveldb_records(data: bytes, block: int = 32768) -> Iterator[bytes]:
+    """The records of a LevelDB log: each piece has a checksum (4), a length (2) and a kind (1: full, 2-4: parts)."""
+    at, record = 7, b""  # wandb's own header
+    while at + 7 <= len(data):
+        if block - at % block < 7:  # no piece starts in the last bytes of a block
+            at += block - at % block
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            yield record
+            record = b""
