@@ -380,36 +380,6 @@ def test_a_model_that_lost_its_zeros_fails(tmp_path: Path) -> None:
         evaluate_folder(folder.root)
 
 
-def test_two_processes_make_the_same_masks_and_weights(tmp_path: Path) -> None:
-    """Data-parallel over two processes, without dropout: the same global batches, so the same masks."""
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, torch; from pathlib import Path; "
-        "from prunebench.run import run; from tests.tiny import tiny_config; "
-        "torch.set_num_threads(1); "
-        "run(tiny_config(Path(sys.argv[1]), name=sys.argv[2], trainer__dropout=0.0, trainer__eps=1e-3, "
-        "trainer__batch_size=17))"  # the last batch has one example: a process without any takes part all the same
-    )
-    script = tmp_path / "two.py"
-    script.write_text(code)
-    tiny_config(tmp_path)  # makes model and data
-    alone = [sys.executable, str(script), str(tmp_path), "alone"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511"]
-    root = Path(__file__).resolve().parents[1]
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    for command in (alone, [*launcher, str(script), str(tmp_path), "together"]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=root)
-        assert done.returncode == 0, done.stderr
-    one, two = (RunFolder(next((tmp_path / "outputs" / name).iterdir())) for name in ("alone", "together"))
-    ours, theirs = load_file(one.masks), load_file(two.masks)
-    assert all(torch.equal(mask, theirs[name]) for name, mask in ours.items())
-    weights, others = (load_file(folder.model / "model.safetensors") for folder in (one, two))
-    assert max(float((weight - others[name]).abs().max()) for name, weight in weights.items()) < 1e-5
-    assert [row["step"] for row in train_rows(two)] == [row["step"] for row in train_rows(one)]
-
-
 def test_wandb_mirrors_the_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     result = run(tiny_config(tmp_path, tracker__name="wandb"))
