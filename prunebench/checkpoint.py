@@ -92,7 +92,8 @@ def load_checkpoint_at(folder: Path, step: int) -> Checkpoint:
 
 def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[Path], list[str]]:
     """The newest undamaged checkpoint, and for each damaged one that was passed over its folder and a line."""
-    damaged, lines = [], []
+    damaged: list[Path] = []
+    lines: list[str] = []
     for path in reversed(_saved(folder)):
         try:
             return _read(path), damaged, lines

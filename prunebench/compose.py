@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,10 +19,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from prunebench.config import RunConfig
-from prunebench.errors import UsageError
+from prunebench.contradictions import stands_on
+from prunebench.errors import UsageError, brief
+from prunebench.facts import folder_config
 from prunebench.options import find_options
-from prunebench.overrides import Given, check_overrides, given, nearest
+from prunebench.overrides import Given, SortedOut, check_overrides, given, nearest, sort_out
 from prunebench.paths import conf_dir
+from prunebench.validate import problems
 
 PATHS = ("start", "outputs", "model.name", "model.tokenizer", "distillation.teacher", "dataset.train_file",
          "dataset.validation_file")  # fmt: skip
@@ -36,16 +39,33 @@ def load_config(overrides: list[str], config_dir: str | None = None) -> RunConfi
         config_dir: a folder laid out like conf/, whose options are added to ours.
 
     Raises:
-        UsageError: what the command line (or a YAML file) has wrong, one line each. Ranges are `validate`'s.
+        UsageError: what the command line (or a YAML file) has wrong, one line each; and then also what `validate`
+            has to say of the rest. Of a command line that can be composed, ranges are not looked at.
     """
-    overrides = check_overrides(overrides, find_options(config_dir))
-    config = _compose([*overrides, *search_path(config_dir)], config_dir)
+    words = sort_out(overrides, find_options(config_dir))
+    if words.problems:
+        lines = [*words.problems, *_other_problems(words, config_dir)]
+        raise UsageError("\n".join(dict.fromkeys(lines)))
+    return _load(words, config_dir)
+
+
+def _load(words: SortedOut, config_dir: str | None) -> RunConfig:
+    config = _compose([*words.sound, *search_path(config_dir)], config_dir)
     _settle_paths(config)
-    _settle_model(config, given(overrides))
-    _require_all(config)
-    result = OmegaConf.to_object(config)
+    _settle_model(config, given(words.sound))
+    _require_all(config, words.unknown)
+    with one_line_errors(config_dir):
+        result = OmegaConf.to_object(config)
     assert isinstance(result, RunConfig)
     return result
+
+
+def _other_problems(words: SortedOut, config_dir: str | None) -> list[str]:
+    """What is wrong besides the overrides that cannot be, as far as that can be told without them."""
+    try:
+        return problems(_load(words, config_dir), words.unknown)
+    except UsageError as error:
+        return str(error).splitlines()
 
 
 @cache
@@ -58,13 +78,13 @@ def search_path(config_dir: str | None) -> list[str]:
     """The override that shows Hydra the user's own folder."""
     if config_dir is None:
         return []
-    folder = str(Path(config_dir).expanduser().resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    folder = os.path.abspath(os.path.expanduser(config_dir)).replace("\\", "\\\\").replace("'", "\\'")
     return [f"hydra.searchpath=['file://{folder}']"]
 
 
 def _compose(overrides: list[str], config_dir: str | None) -> DictConfig:
     register_schema()
-    with one_line_errors(config_dir):
+    with one_line_errors(config_dir, overrides):
         with _own_hydra(), initialize_config_dir(str(conf_dir()), job_name="prunebench", version_base="1.3"):
             config = compose("config", overrides, return_hydra_config=True)
         with open_dict(config):
@@ -75,12 +95,16 @@ def _compose(overrides: list[str], config_dir: str | None) -> DictConfig:
 
 
 @contextmanager
-def one_line_errors(config_dir: str | None) -> Iterator[None]:
-    """Turns what Hydra raises into a UsageError."""
+def one_line_errors(config_dir: str | None, overrides: Sequence[str] = ()) -> Iterator[None]:
+    """Turns what Hydra raises into a UsageError. `overrides` were composed: one may be to blame and not be named."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UsageError(_in_one_line(error, config_dir)) from error
+    except RecursionError as error:
+        raise UsageError(
+            "a value or the defaults of a YAML file are nested too deeply, or lead back to themselves"
+        ) from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:  # of bad defaults, the last
+        raise UsageError(_in_one_line(error, config_dir, overrides)) from error
 
 
 @contextmanager
@@ -95,19 +119,24 @@ def _own_hydra() -> Iterator[None]:
         GlobalHydra.instance().hydra = in_use
 
 
-def _in_one_line(error: Exception, config_dir: str | None) -> str:
+def _in_one_line(error: Exception, config_dir: str | None, overrides: Sequence[str]) -> str:
     """What Hydra, OmegaConf or the YAML reader said of a file or an interpolation."""
     message = f"{error}\n{error.__cause__ or ''}"
     unknown = re.search(r"Key '.*' (?:is )?not in .*\n\s*full_key: (\S+)", message)
     if unknown:
         return f"{unknown[1]}: no such setting{nearest(unknown[1], find_options(config_dir))}{_source(message)}"
+    if re.search(r"Cannot convert '(Dict|List)Config' to string", message):
+        return f"{_source(message)[5:-1]} holds no settings by name: begin it with '# @package _global_'"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{error.name}: not valid YAML ({error.reason} at character {error.position})"
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: not valid YAML ({error.problem})"
     key = re.search(r"full_key: (\S+)", message)
     lines = [line.strip() for line in message.splitlines() if line.strip() and not line.startswith((" ", "\t"))]
     told = [line for line in (re.sub(r"^In '.*?':? ?(\w+ raised while.*)?", "", line) for line in lines) if line]
-    where = f"{key[1]}: " if key else ""
-    return f"{where}{(told or lines)[0]}{_source(message)}"
+    interpolations = [brief(word.lstrip("+")) for word in overrides if "${" in word]
+    where = f"{key[1]}: " if key else f"{interpolations[0]}: " if len(interpolations) == 1 else ""
+    return f"{where}{brief((told or lines)[0], 200)}{_source(message)}"
 
 
 def _source(message: str) -> str:
@@ -121,7 +150,7 @@ def _settle_paths(config: DictConfig) -> None:
     for key in PATHS:
         value = OmegaConf.select(config, key)
         if isinstance(value, str) and value.startswith("~"):
-            OmegaConf.update(config, key, str(Path(value).expanduser()))
+            OmegaConf.update(config, key, os.path.expanduser(value))  # Path's raises for unknown users
 
 
 def _settle_model(config: DictConfig, asked: Given) -> None:
@@ -131,7 +160,7 @@ def _settle_model(config: DictConfig, asked: Given) -> None:
         model.name, model.revision, model.from_config = config.start, None, False
     if model.from_config or "model.config" in asked or OmegaConf.is_missing(model, "name"):
         return
-    known = _read_json(Path(model.name) / "config.json")
+    known = folder_config(model.name)  # None: `contradictions` tells what is wrong with the folder
     if known is not None:
         _replace(model, known)
     elif "model.name" in asked or Path(model.name).is_absolute():
@@ -143,16 +172,12 @@ def _replace(model: DictConfig, known: dict[str, Any]) -> None:
         model.config = known
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None  # the run itself says what is wrong with the folder
-    return content if isinstance(content, dict) else None
-
-
-def _require_all(config: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(config))
+def _require_all(config: DictConfig, unknown: Collection[str]) -> None:
+    """Nothing may be left without a value but what could not be read, which has been told."""
+    left = OmegaConf.missing_keys(config)
+    for key in left:
+        OmegaConf.update(config, key, "")
+    missing = sorted(key for key in left if not stands_on([key], unknown))
     if missing:
         raise UsageError("\n".join(f"{key} is not set: add {TO_SET.get(key, f'{key}=...')}" for key in missing))
 

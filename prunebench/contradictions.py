@@ -2,21 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+import math
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from prunebench.config import RunConfig
-from prunebench.errors import UsageError, did_you_mean
-from prunebench.facts import head_class
-from prunebench.plan import schedule_problems
+from prunebench.curves import units_of_pruning
+from prunebench.digest import dense_config, prunes
+from prunebench.errors import UsageError, brief, did_you_mean
+from prunebench.facts import folder_config, head_class, labels_of, training_data
+from prunebench.plan import make_plan, schedule_problems
 from prunebench.sizes import ALIASES, DEFAULTS, component_sizes
 from prunebench.sparsity.axes import check_axes
+from prunebench.tasks.files import file_problems, forget
+from prunebench.tasks.settings import metric_names, read_params
+from prunebench.tasks.sources import LONGEST_PATH, source_of
+from prunebench.tasks.tables import listed
+
+MOST_PHASES, MOST_EPOCHS, MOST_MOMENTS = 1000, 10_000, 100_000  # a plan holds every phase, pruning and evaluation
+MOST_WEIGHTS = 10**11
+MOST_GROWTH = 6  # powers of ten between the first learning rate and the last
+LESS = {
+    "phases": "lower repeat or pruning.schedule.units_per_halving",
+    "epochs": "lower trainer.epochs or the phases' units",
+    "prunings": "lower pruning.schedule.prunings_per_epoch, or raise prune_every",
+    "evaluations": "raise trainer.eval_every",
+}
+HEADS = {"question_answering": r"ForQuestionAnswering(Simple)?$"}  # names of model classes; else:
+CLASSIFIER = r"ForSequenceClassification$"
 
 
-def contradictions(config: RunConfig) -> list[str]:
-    """What cannot work, one line each. Ranges and names must have been checked."""
-    return [line for rule in RULES for line in rule(config)]
+@dataclass(frozen=True)
+class Rule:
+    """What finds contradictions, and the settings that it looks at: where one of those is wrong, it says nothing."""
+
+    find: Callable[[RunConfig], Iterable[str]]
+    keys: tuple[str, ...]
+
+
+def contradictions(config: RunConfig, unknown: Collection[str] = ()) -> list[str]:
+    """What cannot work, one line each, as far as it does not depend on settings that are `unknown` or wrong already."""
+    found = [line for rule in RULES if not stands_on(rule.keys, unknown) for line in _told_by(rule, config)]
+    forget()
+    return found
+
+
+def stands_on(keys: Iterable[str], unknown: Collection[str]) -> bool:
+    """Whether one of the settings (or groups) `keys` is `unknown`, lies in an unknown group, or has an unknown part."""
+    dotted = [f"{other}." for other in unknown]
+    return any(f"{key}.".startswith(other) or other.startswith(f"{key}.") for key in keys for other in dotted)
+
+
+def _told_by(rule: Rule, config: RunConfig) -> list[str]:
+    try:
+        return list(rule.find(config))
+    except UsageError as error:
+        return str(error).split("\n")
+
+
+# --- the plan -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Of a schedule: its phases, and the epochs of all of them and of those that prune."""
+
+    phases: int
+    epochs: float
+    window: float
+
+
+def _lengths(config: RunConfig) -> Lengths:
+    schedule = config.pruning.schedule
+    units = units_of_pruning(config.sparsity, schedule.units_per_halving)
+    phases = [phase for phase in schedule.phases if phase.only_from in (None, config.start)]
+    times = [units if phase.scaled else phase.repeat for phase in phases]
+    epochs = [phase.units * config.trainer.epochs if phase.epochs is None else phase.epochs for phase in phases]
+    lengths = [n * each for n, each in zip(times, epochs, strict=True)]
+    window = sum(length for phase, length in zip(phases, lengths, strict=True) if phase.prune)
+    return Lengths(sum(times), sum(lengths), window)
+
+
+def _happens(config: RunConfig) -> Iterator[str]:
+    """Phases may be meant for one start only."""
+    schedule = config.pruning.schedule
+    phases = [phase for phase in schedule.phases if phase.only_from in (None, config.start)]
+    if not phases:
+        yield f"pruning.schedule.phases: with start={brief(config.start)} none of them happens"
+    elif config.sparsity > 0 and not any(phase.prune for phase in phases) and any(p.prune for p in schedule.phases):
+        yield f"pruning.schedule.phases: with start={brief(config.start)} none of those that prune happens"
+
+
+def _amounts(config: RunConfig) -> Iterator[str]:
+    """A plan is made in full before a run, so it must not be endless."""
+    lengths, schedule = _lengths(config), config.pruning.schedule
+    yield from _too_many("phases", lengths.phases, MOST_PHASES)
+    if lengths.phases * math.log10(schedule.peak_decay) > MOST_GROWTH:
+        yield (
+            f"pruning.schedule.peak_decay={schedule.peak_decay:g} raises the learning rate more than "
+            f"{10**MOST_GROWTH:,} times in {lengths.phases} phases: choose at most 1"
+        )
+    yield from _too_many("epochs", lengths.epochs, MOST_EPOCHS)
+    yield from _too_many("prunings", lengths.window * (schedule.prunings_per_epoch or 0), MOST_MOMENTS)
+    if config.trainer.eval_every is not None:
+        yield from _too_many("evaluations", lengths.epochs / config.trainer.eval_every, MOST_MOMENTS)
+
+
+def _too_many(what: str, amount: float, most: int) -> Iterator[str]:
+    if amount > most:
+        yield f"the schedule comes to {amount:.3g} {what}, more than {most:,}: {LESS[what]}"
+
+
+def _plan(config: RunConfig) -> Iterator[str]:
+    """Where the number of training examples is known: whether the schedule fits them."""
+    told = (_amounts, _happens, _data, schedule_problems)
+    if any(_told_by(Rule(find, ()), config) for find in told):
+        return  # told already
+    count, every = training_data(config).count, config.pruning.schedule.prune_every
+    if count is None:
+        return
+    prunings = _lengths(config).window * count / config.trainer.batch_size / every if every else 0
+    if prunings > MOST_MOMENTS:
+        yield from _too_many("prunings", prunings, MOST_MOMENTS)
+        return
+    make_plan(config, count)
+    if prunes(config):
+        make_plan(dense_config(config), count)
+
+
+# --- single settings against each other ---------------------------------------------------------------------------
 
 
 def _axes(config: RunConfig) -> Iterable[str]:
@@ -54,16 +171,111 @@ def _teacher(config: RunConfig) -> Iterator[str]:
         yield f"distillation.hardness={hardness:g}, but sparsity=0: a dense run has no teacher; add distillation=none"
 
 
+# --- models -------------------------------------------------------------------------------------------------------
+
+
+def _start(config: RunConfig) -> Iterator[str]:
+    if config.start not in ("teacher", "pretrained"):
+        hint = did_you_mean(config.start, ("teacher", "pretrained"))
+        must = f"must be teacher, pretrained or the folder of a fine-tuned model{hint}"
+        yield from _model_folder("start", config.start, must)
+
+
+def _model(config: RunConfig) -> Iterator[str]:
+    name = config.model.name
+    if config.model.from_config or name == config.start:
+        return
+    if not name or "\0" in name:
+        yield f"model.name={brief(name)}: must be a hub name or a folder"
+    elif _is_folder_name(name):
+        yield from _model_folder("model.name", name, "there is no such folder")
+
+
+def _teachers_place(config: RunConfig) -> Iterator[str]:
+    teacher = config.distillation.teacher
+    if teacher not in ("auto", "none") and (_is_folder_name(teacher) or "/" not in teacher):
+        hint = did_you_mean(teacher, ("auto", "none"))
+        yield from _model_folder("distillation.teacher", teacher, f"must be auto, none, a folder or owner/name{hint}")
+
+
+def _is_folder_name(name: str) -> bool:
+    return os.path.isdir(name) or name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def _model_folder(key: str, folder: str, otherwise: str) -> Iterator[str]:
+    shown = f"{key}={brief(folder, LONGEST_PATH)}"
+    if not os.path.isdir(folder):  # Path.is_dir raises for names that no system has
+        yield f"{shown}: {otherwise}"
+    elif not os.path.isfile(os.path.join(folder, "config.json")):
+        yield f"{shown}: the folder has no config.json; give one that save_pretrained has written"
+    elif not isinstance((folder_config(folder) or {}).get("model_type"), str):
+        yield f"{shown}: its config.json is not that of a model (no JSON object with a model_type)"
+
+
+def _heads(config: RunConfig) -> Iterator[str]:
+    """Folders of fine-tuned models must have a head for the dataset's labels."""
+    folders = {"start": config.start, "model.name": "" if config.model.from_config else config.model.name}
+    if config.distillation.hardness > 0:
+        folders["distillation.teacher"] = config.distillation.teacher
+    seen: set[str] = set()
+    for key, folder in folders.items():
+        known = folder_config(folder) if os.path.isdir(folder) else None
+        if known and str(known.get("model_type")) in DEFAULTS and folder not in seen:
+            yield from _head(key, folder, known, config)
+        seen.add(folder)
+
+
+def _head(key: str, folder: str, known: dict[str, Any], config: RunConfig) -> Iterator[str]:
+    shown = f"{key}={brief(folder, LONGEST_PATH)}"
+    architectures = known.get("architectures") or []
+    pattern = HEADS.get(config.dataset.task, CLASSIFIER)
+    if not any(re.search(pattern, str(name)) for name in architectures):
+        if key == "start":
+            yield (
+                f"{shown} has no head for {config.dataset.name}: it is a pretrained body; "
+                f"use model.name={brief(folder, LONGEST_PATH)} with start=teacher or start=pretrained"
+            )
+        elif key != "model.name":
+            yield f"{shown} has no head for this task: give a fine-tuned model, or {key}=auto"
+    elif config.dataset.task != "question_answering":
+        yield from _head_labels(shown, known, config)
+
+
+def _head_labels(shown: str, known: dict[str, Any], config: RunConfig) -> Iterator[str]:
+    ours, theirs = labels_of(config.dataset), known.get("id2label")
+    names = [str(name) for name in theirs.values()] if isinstance(theirs, dict) else []
+    expected = 1 if config.dataset.regression else len(ours) if ours else None
+    number = len(names) or known.get("num_labels", 2)
+    if expected is None:
+        return
+    if number != expected:
+        yield f"{shown} is fine-tuned for {brief(number)} labels, the dataset has {expected}: use its own dataset"
+    elif ours and not _same_labels(ours, names):
+        yield (
+            f"{shown} is fine-tuned for the labels {listed(names)}, but the dataset has {listed(ours)}: "
+            "rename the labels of one of them"
+        )
+
+
+def _same_labels(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """But for case and order; numbers stand for any names, and so do the names of a head that was given none."""
+    unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in theirs)
+    numbers = all(name.isdigit() for name in ours)
+    return unnamed or numbers or sorted(map(str.casefold, ours)) == sorted(map(str.casefold, theirs))
+
+
 def _components(config: RunConfig) -> Iterator[str]:
     """Where the model's sizes are known: what it lacks, and a budget that is more than there is."""
     pruning = config.pruning
     known = component_sizes(config.model.config, head_class(config), 2) if config.model.config else None
     if known is None:  # the number of labels does not matter here
         return
+    if (total := sum(known.values())) > MOST_WEIGHTS:
+        yield f"model.config: that makes a model of {total:.2g} weights, more than {MOST_WEIGHTS:.0e}: lower its sizes"
     named = [name for name in (*pruning.components, *(pruning.budget_from or [])) if name != "all"]
     for name in dict.fromkeys(named):
         if known[name] == 0:
-            yield f"pruning.components: {config.model.name} has no {name} for this task: leave it out"
+            yield f"pruning.components: {brief(config.model.name)} has no {name} for this task: leave it out"
     if pruning.budget_from is None or pruning.components == ["all"]:
         return
     budget = sum(known[name] for name in pruning.budget_from)
@@ -75,53 +287,41 @@ def _components(config: RunConfig) -> Iterator[str]:
         )
 
 
-def _places(config: RunConfig) -> Iterator[str]:
-    """Folders and files that the config names."""
-    model, start = config.model.name, config.start
-    if start not in ("teacher", "pretrained"):
-        hint = did_you_mean(start, ("teacher", "pretrained"))
-        yield from _model_folder(
-            "start", start, f"must be teacher, pretrained or the folder of a fine-tuned model{hint}"
-        )
-    if model != start and _is_folder_name(model) and not config.model.from_config:
-        yield from _model_folder("model.name", model, "there is no such folder")
-    teacher = config.distillation.teacher
-    if teacher not in ("auto", "none") and (_is_folder_name(teacher) or "/" not in teacher):
-        hint = did_you_mean(teacher, ("auto", "none"))
-        yield from _model_folder("distillation.teacher", teacher, f"must be auto, none, a folder or owner/name{hint}")
-
-
-def _is_folder_name(name: str) -> bool:
-    return Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
-
-
-def _model_folder(key: str, folder: str, otherwise: str) -> Iterator[str]:
-    if not Path(folder).is_dir():
-        yield f"{key}={folder}: {otherwise}"
-    elif not (Path(folder) / "config.json").is_file():
-        yield f"{key}={folder}: the folder has no config.json; give one that save_pretrained has written"
+# --- data ---------------------------------------------------------------------------------------------------------
 
 
 def _data(config: RunConfig) -> Iterator[str]:
     dataset = config.dataset
     if dataset.task == "synthetic":
         if dataset.train_file or dataset.validation_file:
-            yield f"dataset={dataset.name} generates its text and reads no files: for yours, dataset=classification"
+            yield (
+                f"dataset={brief(dataset.name)} generates its text and reads no files: for yours, "
+                "dataset=classification"
+            )
+        read_params(dataset.params)
         return
-    from prunebench.tasks.sources import source_of
-
-    try:
-        source_of(dataset)
-    except UsageError as error:
-        yield str(error)
     if dataset.regression and dataset.labels:
         yield "dataset.regression=true and dataset.labels exclude each other: set dataset.labels=null"
+        return
+    source_of(dataset)
+    if dataset.train_file:
+        yield from file_problems(dataset)
+    if dataset.holdout is not None:
+        training_data(config)
+
+
+def _metrics(config: RunConfig) -> Iterator[str]:
+    dataset = config.dataset
+    answers = dataset.task == "question_answering"
+    metric_names(dataset, "question_answering" if answers else "regression" if dataset.regression else "classification")
+    return iter(())
 
 
 def _length(config: RunConfig) -> Iterator[str]:
     longest, asked = positions(config.model.config), config.dataset.max_length
     if longest is not None and asked > longest:
-        yield f"dataset.max_length={asked}: {config.model.name} takes at most {longest} tokens; lower it to {longest}"
+        model = brief(config.model.name)
+        yield f"dataset.max_length={asked}: {model} takes at most {longest} tokens; lower it to {longest}"
     if config.dataset.task == "question_answering" and config.dataset.doc_stride >= asked:
         yield f"dataset.doc_stride={config.dataset.doc_stride}: must be less than dataset.max_length={asked}"
 
@@ -139,6 +339,29 @@ def positions(config: dict[str, Any]) -> int | None:
     return int(total) - (2 if kind in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0)  # counted from padding
 
 
-RULES: tuple[Callable[[RunConfig], Iterable[str]], ...] = (
-    schedule_problems, _axes, _learning_rates, _batches, _teacher, _places, _data, _components, _length,
+SCHEDULE = ("sparsity", "start", "pruning.schedule", "trainer.epochs", "trainer.eval_every")
+DATA = tuple(
+    f"dataset.{name}"
+    for name in (
+        "name", "task", "hub", "train_file", "validation_file", "header", "text_columns", "label_column", "labels",
+        "regression", "limit", "validation_limit", "holdout", "examples", "windows", "params",
+    )
 )  # fmt: skip
+RULES = (
+    Rule(schedule_problems, ("sparsity", "pruning.schedule")),
+    Rule(_happens, ("sparsity", "start", "pruning.schedule.phases")),
+    Rule(_amounts, SCHEDULE),
+    Rule(_axes, ("sparsity", "pruning.scope", "pruning.pattern")),
+    Rule(_learning_rates, ("pruning.schedule.lr", "pruning.schedule.final_lr", "trainer.lr", "trainer.final_lr")),
+    Rule(_batches, ("trainer.batch_size", "trainer.accumulation")),
+    Rule(_teacher, ("sparsity", "start", "pruning.schedule.phases", "distillation.hardness", "distillation.teacher")),
+    Rule(_start, ("start",)),
+    Rule(_model, ("start", "model.name", "model.from_config")),
+    Rule(_teachers_place, ("distillation.teacher",)),
+    Rule(_heads, ("start", "model.name", "model.from_config", "distillation", *DATA)),
+    Rule(_components, ("sparsity", "start", "model", "dataset.task", "pruning.components", "pruning.budget_from")),
+    Rule(_length, ("model", "dataset.task", "dataset.max_length", "dataset.doc_stride")),
+    Rule(_data, DATA),
+    Rule(_metrics, ("dataset.task", "dataset.regression", "dataset.metric", "dataset.metrics")),
+    Rule(_plan, (*SCHEDULE, *DATA, "model", "trainer")),
+)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from prunebench.config import DatasetConfig, ModelConfig, RunConfig
-from prunebench.errors import UsageError
-from prunebench.sizes import ANSWER, CLASSIFY, component_sizes
-from prunebench.tasks.tables import Table, file_format, read_file
+from prunebench.errors import UsageError, brief
+from prunebench.sizes import ALIASES, ANSWER, CLASSIFY, DEFAULTS, component_sizes
+from prunebench.tasks.files import Stamp, read_once, stamp
+from prunebench.tasks.labels import label_names
+from prunebench.tasks.tables import file_format
 
 UNCASED_VOCABULARY = 30522  # of bert-base-uncased, with which the windows in conf/dataset were counted
 UNCASED_FAMILIES = ("bert", "distilbert", "electra")
+MORE_SIZES = {  # keys that are not among every family's DEFAULTS, or that may hold more than what those show
+    "embedding_size": 128, "pooler_hidden_size": 768, "type_vocab_size": 0, "pos_att_type": (str, list, type(None)),
+}  # fmt: skip
+MOST_OF_A_SIZE = 10**7  # beyond any vocabulary, width or number of layers
 WINDOW_LENGTHS = {"squad": (384, 128)}  # max_length and doc_stride of the counted windows
 
 
@@ -73,16 +80,16 @@ def _is_uncased(model: ModelConfig) -> bool:
 
 def count_rows(path: str, header: bool = True) -> int:
     """Rows of a local file, as a run would read them; Parquet has the number in its footer."""
+    return _count(path, stamp(path), header)
+
+
+@lru_cache(maxsize=64)
+def _count(path: str, written: Stamp, header: bool) -> int:
     if file_format(path) == ("parquet", False):
         import pyarrow.parquet
 
         return int(pyarrow.parquet.read_metadata(path).num_rows)
-    return len(_table(path, Path(path).stat().st_mtime, header))
-
-
-@lru_cache(maxsize=1)
-def _table(path: str, modified: float, header: bool) -> Table:
-    return read_file(path, header)
+    return len(read_once(path, header))
 
 
 def num_labels(config: RunConfig) -> int | None:
@@ -95,12 +102,35 @@ def num_labels(config: RunConfig) -> int | None:
     if dataset.labels is not None:
         return len(set(dataset.labels))
     if dataset.train_file and file_format(dataset.train_file)[0] != "parquet":
-        from prunebench.tasks.labels import label_names
-
-        table = _table(dataset.train_file, Path(dataset.train_file).stat().st_mtime, dataset.header)
-        return len(label_names(table, dataset.label_column))
+        return len(own_labels(dataset.train_file, dataset.label_column, stamp(dataset.train_file), dataset.header))
     classes = dataset.params.get("classes")
     return classes if isinstance(classes, int) else None
+
+
+@lru_cache(maxsize=64)
+def own_labels(path: str, column: str, written: Stamp, header: bool) -> tuple[str, ...]:
+    """The labels in a local file, in the order of their ids."""
+    return tuple(label_names(read_once(path, header), column))
+
+
+def labels_of(dataset: DatasetConfig) -> tuple[str, ...] | None:
+    """Names of the classes in the order of their ids; None where there are none, or only the hub's data tell."""
+    if dataset.regression or dataset.task == "question_answering":
+        return None
+    if dataset.labels is not None:
+        return tuple(dataset.labels)
+    if not dataset.train_file:
+        return None
+    return own_labels(dataset.train_file, dataset.label_column, stamp(dataset.train_file), dataset.header)
+
+
+def folder_config(folder: str) -> dict[str, Any] | None:
+    """What the config.json of a model's folder holds; None where it cannot be read or is no object."""
+    try:
+        content = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def head_class(config: RunConfig) -> str:
@@ -118,3 +148,34 @@ def sizes(config: RunConfig) -> Mapping[str, int | None] | None:
     if counted is None or labels is not None:
         return counted
     return counted | {"head": None, "norms_and_biases": None}
+
+
+def model_config_problems(known: Mapping[str, Any], from_config: bool) -> Iterator[str]:
+    """What in a Hugging Face config no model can be built from, as far as the family's sizes are known here."""
+    kind = known.get("model_type")
+    if kind is not None and not isinstance(kind, str):
+        yield f"model.config.model_type={brief(kind)}: must be a name, like bert"
+    elif from_config and not kind:
+        yield "model.from_config=true needs model.config.model_type (bert, ...) and its sizes"
+    if not isinstance(kind, str) or kind not in DEFAULTS:
+        return
+    aliases = ALIASES.get(kind, {})
+    for name, value in known.items():
+        usual = (DEFAULTS[kind] | MORE_SIZES).get(aliases.get(name, name), ...)
+        allowed = _allowed(usual, value)
+        if allowed:
+            yield f"model.config.{brief(name)}={'null' if value is None else brief(value)}: must be {allowed}"
+
+
+def _allowed(usual: Any, value: Any) -> str | None:
+    """What a value should be, if it is not like the `usual` one of its key."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(usual, tuple):
+        return None if isinstance(value, usual) else "text, a list or null"
+    if isinstance(usual, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if usual is None or isinstance(usual, int):
+        low = 1 if usual is None or usual > 0 else usual
+        fits = (value is None and usual is None) or (whole and low <= value <= MOST_OF_A_SIZE)
+        return None if fits else f"a whole number in [{low}, {MOST_OF_A_SIZE}]"
+    return None if usual is ... or isinstance(value, type(usual)) else "text"

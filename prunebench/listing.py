@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prunebench.errors import UsageError, did_you_mean
+from prunebench.errors import UsageError, brief, did_you_mean
 from prunebench.options import LISTINGS, find_options
 from prunebench.paths import RunFolder
 
@@ -87,8 +88,8 @@ def find_run(word: str, outputs: str | Path) -> RunFolder:
     Raises:
         UsageError: none, or several.
     """
-    folder = RunFolder(Path(word).expanduser())
-    if folder.config.is_file():
+    folder = RunFolder(Path(os.path.expanduser(word)))
+    if os.path.isfile(folder.config):  # Path.is_file raises for names that no system has
         return folder
     runs = list(find_runs(outputs))
     found = [run for run in runs if run.root.name.startswith(word) or run.root.parent.name == word]
@@ -96,7 +97,9 @@ def find_run(word: str, outputs: str | Path) -> RunFolder:
         return found[0]
     if not found:
         names = sorted({run.root.parent.name for run in runs})
-        raise UsageError(f"{word}: no run in {outputs}/ has this folder, digest or name{did_you_mean(word, names)}")
+        raise UsageError(
+            f"{brief(word)}: no run in {outputs}/ has this folder, digest or name{did_you_mean(word, names)}"
+        )
     several = ", ".join(f"{run.root.parent.name}/{run.root.name}" for run in found[:5])
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
     raise UsageError(f"{word}: {len(found)} runs are meant by that: {several}{more}; give one of the digests")

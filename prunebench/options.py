@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunebench.errors import UsageError
+from prunebench.errors import UsageError, brief
 from prunebench.paths import conf_dir
 
 LISTINGS = {  # what `prunebench ls` calls a group
@@ -57,11 +59,12 @@ def find_options(config_dir: str | None = None) -> Options:
     ours = _read(conf_dir())
     if config_dir is None:
         return ours
-    folder = Path(config_dir).expanduser()
-    if not folder.is_dir():
-        raise UsageError(f"--config-dir {config_dir}: there is no such folder")
+    folder = Path(os.path.expanduser(config_dir))
+    if not config_dir or not os.path.isdir(folder):  # Path.is_dir raises for names that no system has
+        raise UsageError(f"--config-dir {brief(config_dir)}: there is no such folder")
     theirs = _read(folder)
     for group, options in theirs.items():
+        _check_text(options.values() if group in ours else ())
         taken = sorted(options.keys() & ours.get(group, {}).keys())
         if taken:
             path = options[taken[0]].path
@@ -74,9 +77,17 @@ def _read(folder: Path) -> Options:
     options: Options = {}
     for path in sorted(folder.rglob("*.yaml")):
         group = path.parent.relative_to(folder).as_posix()
-        if group != ".":
+        if group != "." and path.is_file():
             options.setdefault(group, {})[path.stem] = Option(group, path.stem, path)
     return options
+
+
+def _check_text(options: Iterable[Option]) -> None:
+    for option in options:
+        try:
+            option.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{option.path}: cannot be read as UTF-8 text ({brief(error)})") from error
 
 
 def listing_of(group: str) -> str:

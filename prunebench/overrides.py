@@ -21,10 +21,15 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from prunebench.config import RunConfig
-from prunebench.errors import UsageError, did_you_mean
+from prunebench.errors import UsageError, brief, did_you_mean
 from prunebench.options import Options, listing_name, listing_of
 
 LISTS = {float: "a list of numbers, like '[0.9,0.999]'", str: "a list, like '[a,b]'"}
+SET_BY = {  # group -> the settings that its options bring; every other group brings those of its own name
+    "recipe": ("sparsity", "start", "model", "dataset", "pruning", "distillation", "trainer"),
+    "dataset": ("dataset", "trainer"),
+    "model": ("model", "trainer"),
+}
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Any: "anything"}
 
 
@@ -37,15 +42,49 @@ def check_overrides(overrides: list[str], options: Options, *, sweep: bool = Fal
     Raises:
         UsageError: one line for each of the overrides that cannot be.
     """
-    problems, result = [], []
+    sorted_out = sort_out(overrides, options, sweep=sweep)
+    if sorted_out.problems:
+        raise UsageError("\n".join(sorted_out.problems))
+    return sorted_out.sound
+
+
+@dataclass(frozen=True)
+class SortedOut:
+    """Overrides that can be, as Hydra takes them; a line on each other one; the settings that those leave unknown."""
+
+    sound: list[str]
+    problems: list[str]
+    unknown: frozenset[str]
+
+
+def sort_out(overrides: list[str], options: Options, *, sweep: bool = False) -> SortedOut:
+    """Tells the overrides that can be from those that cannot."""
+    sound: list[str] = []
+    problems: dict[str, None] = {}  # each line once, in their order
+    unknown: set[str] = set()
     for text in overrides:
         try:
-            result.append(_check(text, options, sweep))
+            sound.append(_check(text, options, sweep))
         except UsageError as error:
-            problems.append(str(error))
-    if problems:
-        raise UsageError("\n".join(problems))
-    return result
+            problems[str(error)] = None
+            unknown |= _settings_of(text.partition("=")[0].lstrip("+"), options)
+    return SortedOut(sound, list(problems), frozenset(unknown) - _chosen(sound))
+
+
+def _settings_of(name: str, options: Options) -> set[str]:
+    """What has no value when the choice or setting `name` cannot be read; of a misspelt name what it is near to."""
+    if name in options:
+        return set(SET_BY.get(name, (name.partition("/")[0],)))
+    if find_type(name) is not None:
+        return {name}
+    near = re.search(r"did you mean '(.*)'", nearest(name, options))
+    return _settings_of(near[1], options) if near else set()
+
+
+def _chosen(sound: list[str]) -> set[str]:
+    """Groups that the command line chooses itself, whatever a recipe that cannot be read would choose."""
+    names = {text.lstrip("+").partition("=")[0] for text in sound}
+    return names & {"model", "dataset"}
 
 
 def swept_keys(overrides: list[str]) -> set[str]:
@@ -58,17 +97,20 @@ def _check(text: str, options: Options, sweep: bool) -> str:
     override = _parse(text)
     key = override.key_or_group
     if not key:
-        raise UsageError(f"{text}: expected key=value, like sparsity=0.9")
+        shown = brief(text) if text else "an empty word"
+        raise UsageError(f"{shown}: expected key=value, like sparsity=0.9")
+    if key == "hydra.searchpath":
+        raise UsageError(f"{brief(text)}: use --config-dir")
     if key.startswith(("hydra.", "hydra/")):
         return str(override.input_line)
     if override.is_delete() or override.package is not None:
-        raise UsageError(f"{text}: only key=value is known here, without ~ and @")
+        raise UsageError(f"{brief(text)}: only key=value is known here, without ~ and @")
     values = _values(override, options, sweep)
     if key in options:
         return _check_choice(override, key, values, options)
     hint = find_type(key)
     if hint is None:
-        raise UsageError(f"{text}: no such setting{nearest(key, options)}")
+        raise UsageError(f"{brief(text)}: no such setting{nearest(key, options)}")
     for value in values:
         _check_type(key, value, hint, options)
     return _as_hydra_takes_it(override, hint)
@@ -79,11 +121,12 @@ def _as_hydra_takes_it(override: Override, hint: Any) -> str:
     line = str(override.input_line).lstrip("+")
     if _is_whole(override.value(), hint):
         line += ".0"
-    return f"++{line}" if override.is_force_add() or _is_below_mapping(override.key_or_group) else line
+    takes_any_key = typing.get_origin(hint) is dict or _is_below_mapping(override.key_or_group)
+    return f"++{line}" if override.is_force_add() or takes_any_key else line
 
 
 def _is_whole(value: Any, hint: Any) -> bool:
-    return isinstance(value, int) and {float, str} <= set(_alternatives(hint))
+    return isinstance(value, int) and not isinstance(value, bool) and {float, str} <= set(_alternatives(hint))
 
 
 def _parse(text: str) -> Override:
@@ -91,13 +134,13 @@ def _parse(text: str) -> Override:
     parser = OverridesParser.create()
     try:
         return parser.parse_override(text)
-    except HydraException as error:
+    except (HydraException, ValueError, RecursionError) as error:  # numbers of 5,000 digits, 1,000 brackets
         key, equals, value = text.partition("=")
         hint = find_type(key.lstrip("+"))
         if hint is None or not equals:
-            raise UsageError(f"{text}: expected key=value, like sparsity=0.9") from error
+            raise UsageError(f"{brief(text)}: expected key=value, like sparsity=0.9") from error
         if str not in _alternatives(hint):
-            raise UsageError(f"{text}: expected {describe(hint)}") from error
+            raise UsageError(f"{brief(text)}: expected {describe(hint)}") from error
         escaped = value.replace("\\", "\\\\").replace("'", "\\'")
         return parser.parse_override(f"{key}='{escaped}'")
 
@@ -108,7 +151,8 @@ def _values(override: Override, options: Options, sweep: bool) -> list[Any]:
         return [override.value()]
     if not sweep:
         raise UsageError(
-            f"{override.input_line}: several values need -m (prunebench run -m ...); quote a comma that belongs to one"
+            f"{brief(override.input_line)}: several values need -m (prunebench run -m ...); "
+            "quote a comma that belongs to one"
         )
     if not override.is_discrete_sweep():
         return []  # left to the sweeper
@@ -126,7 +170,7 @@ def _check_choice(override: Override, group: str, values: list[Any], options: Op
         if name not in options[group]:
             kind, listing = listing_of(group), listing_name(group)
             hint = did_you_mean(name, options[group])
-            raise UsageError(f"{group}={name}: no such {kind}{hint}; prunebench ls {listing} lists them")
+            raise UsageError(f"{group}={brief(name)}: no such {kind}{hint}; prunebench ls {listing} lists them")
     return f"{group}={','.join(repr(name) for name in names)}" if plain else str(override.input_line).lstrip("+")
 
 
@@ -194,20 +238,35 @@ def _check_type(key: str, value: Any, hint: Any, options: Options) -> None:
     if is_dataclass(hint) and not isinstance(value, dict):
         group = key.replace(".", "/")
         choice = (
-            f": choose it by {group}={value}"
+            f": choose it by {group}={brief(value)}"
             if group in options
             else f", like {key}.{next(iter(_fields(typing.cast(type, hint))))}"
         )
         raise UsageError(f"{key}={_shown(value)}: {key} is a group of settings{choice}")
-    if isinstance(value, str) and "${" in value:
+    if hint is Any or (isinstance(value, str) and "${" in value):
         return  # an interpolation, settled when the config is composed
-    value = float(value) if _is_whole(value, hint) else value
+    if _is_taken_wrongly(value, hint):
+        raise UsageError(f"{key}={_shown(value)}: expected {describe(hint)}")
     try:
-        OmegaConf.update(OmegaConf.structured(RunConfig), key, value, force_add=True)
-    except OmegaConfBaseException as error:
+        OmegaConf.update(_scratch(), key, float(value) if _is_whole(value, hint) else value, force_add=True)
+    except (OmegaConfBaseException, OverflowError) as error:  # the second of numbers that no float can hold
         wrong = re.match(r"Key '(.*)' not in '(\w+)'", str(error))
         why = f"it has no setting '{wrong[1]}'" if wrong else f"expected {describe(hint)}"
         raise UsageError(f"{key}={_shown(value)}: {why}") from error
+
+
+@cache
+def _scratch() -> Any:
+    """A config to try values on: whether one fits does not depend on those before, and making one takes 10 ms."""
+    return OmegaConf.structured(RunConfig)
+
+
+def _is_taken_wrongly(value: Any, hint: Any) -> bool:
+    """OmegaConf would take 2 for true, and a mapping for a text in a list."""
+    if isinstance(value, list):
+        texts = any(part == list[str] for part in _alternatives(hint))
+        return texts and any(isinstance(item, dict | list) for item in value)
+    return hint is bool and type(value) is int and value not in (0, 1)
 
 
 def describe(hint: Any) -> str:
@@ -224,7 +283,7 @@ def describe(hint: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "null" if value is None else str(value)
+    return "null" if value is None else brief(value)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from prunebench.errors import RunError, UsageError
+from prunebench.errors import RunError, UsageError, brief
 
+LONGEST_LINE = 600  # characters of an error; only what a user typed could be longer
 OK, FAILED, USAGE, STOPPED, BROKEN_PIPE = 0, 1, 2, 130, 141  # exit statuses
 
 
@@ -45,8 +46,8 @@ def parser_of(name: str, verb: Verb) -> Parser:
 def report(error: Exception, debug: bool = False) -> list[str]:
     """The lines that tell a user what went wrong."""
     if isinstance(error, UsageError | RunError):
-        return str(error).splitlines()
-    first = next(iter(str(error).splitlines()), "")
+        return [brief(line, LONGEST_LINE) for line in str(error).split("\n")]
+    first = brief(next(iter(str(error).splitlines()), ""), LONGEST_LINE)
     advice = "" if debug else "; run again with --debug for the traceback"
     return [f"{type(error).__name__}: {first}{advice}" if first else f"{type(error).__name__}{advice}"]
 

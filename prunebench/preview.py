@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,9 +90,10 @@ def phase_rows(plan: Plan, longest: int = 6) -> list[PhaseRow]:
     """The phases of a plan, those of one kind in one row where they are more than `longest`."""
     rows: list[PhaseRow] = []
     level = 0.0
+    steps = [step for step, _ in plan.prunings]
     for index, phase in enumerate(plan.phases):
         following = plan.phases[index + 1] if index + 1 < len(plan.phases) else None
-        levels = [value for step, value in plan.prunings if _belongs(step, phase, following)]
+        levels = [value for _, value in plan.prunings[_own_prunings(phase, following, steps)]]
         after = levels[-1] if levels else level
         lr = phase.lr
         rates = (lr.peak if phase.start == lr.start else lr(phase.start), lr(phase.stop))
@@ -100,12 +102,14 @@ def phase_rows(plan: Plan, longest: int = 6) -> list[PhaseRow]:
     return _collapsed(rows, longest)
 
 
-def _belongs(step: int, phase: Phase, following: Phase | None) -> bool:
-    """A pruning at the border of two phases belongs to the one that prunes, of two such to the later."""
-    if not phase.prune:
-        return phase.start < step < phase.stop
-    ends_here = step == phase.stop and not (following and following.prune)
-    return phase.start <= step < phase.stop or ends_here
+def _own_prunings(phase: Phase, following: Phase | None, steps: Sequence[int]) -> slice:
+    """Of all prunings' `steps`, ascending, those of a phase.
+
+    One at the border of two phases belongs to the one that prunes, of two such to the later.
+    """
+    ends_here = phase.prune and not (following and following.prune)
+    first = bisect_left(steps, phase.start) if phase.prune else bisect_right(steps, phase.start)
+    return slice(first, bisect_right(steps, phase.stop) if ends_here else bisect_left(steps, phase.stop))
 
 
 def _collapsed(rows: Sequence[PhaseRow], longest: int) -> list[PhaseRow]:

@@ -92,10 +92,11 @@ class WandbTracker:
             rows: what metrics.jsonl holds when it is asked.
         """
         self._run: Any = None
+        self._next = 0
         self._folder, self._rows = folder, rows
         self._mode = wandb_mode()
         self._failed = self._mode == "disabled"  # or what went wrong has been said
-        self._start = lambda: self._init(settings, name, digest, config)
+        self._start: Callable[[], None] = lambda: self._init(settings, name, digest, config)
         if not self._is_offline:
             self._guarded(self._send_past)
 

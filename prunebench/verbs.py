@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunebench.errors import UsageError
+from prunebench.errors import UsageError, brief
 from prunebench.parsing import FAILED, OK, Parser, Verb, complain, report
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def add_eval(parser: Parser) -> None:
 
 
 def evaluate(args: Namespace) -> int:
-    folder = Path(args.folder).expanduser()
+    folder = Path(os.path.expanduser(args.folder))
     config = _eval_config(folder, args)
     from prunebench.run import evaluate_folder
 
@@ -237,9 +237,10 @@ def evaluate(args: Namespace) -> int:
 
 def _eval_config(folder: Path, args: Namespace) -> RunConfig | None:
     """None: a run's own. A model folder needs its data named; for a run they may be others than its own."""
-    is_run, overrides = (folder / "config.yaml").is_file(), args.overrides
-    if not folder.is_dir() or not (is_run or (folder / "config.json").is_file()):
-        raise UsageError(f"{args.folder}: neither a run's folder (config.yaml) nor a model's (config.json)")
+    # os.path, since Path's methods raise for names that no system has
+    is_run, overrides = os.path.isfile(folder / "config.yaml"), args.overrides
+    if not is_run and not os.path.isfile(folder / "config.json"):
+        raise UsageError(f"{brief(args.folder)}: neither a run's folder (config.yaml) nor a model's (config.json)")
     if any(word.startswith("dataset=") for word in overrides):
         model = folder / "model" if is_run else folder
         return _checked(["recipe=dense", f"start={model}", *overrides], args.config_dir)
@@ -285,7 +286,7 @@ def clean(args: Namespace) -> int:
     from prunebench.clean import find_waste
     from prunebench.paths import remove
 
-    if not Path(args.outputs).is_dir():
+    if not os.path.isdir(args.outputs):
         raise UsageError(f"clean {args.outputs}: there is no such folder")
     waste = find_waste(args.outputs)
     if args.yes:

@@ -26,7 +26,7 @@ def checkpoint(step: int) -> Checkpoint:
 def test_the_newest_comes_back(tmp_path: Path) -> None:
     for step in (3, 20, 100):
         save_checkpoint(tmp_path, checkpoint(step))
-    loaded, damaged, lines = load_checkpoint(tmp_path)
+    loaded, damaged, _ = load_checkpoint(tmp_path)
     assert loaded is not None and not damaged
     assert (loaded.step, loaded.extra) == (100, {"seconds": 1.5})
     assert torch.equal(loaded.tensors["model"]["w"], torch.full((50, 50), 100.0))

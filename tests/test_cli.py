@@ -289,7 +289,8 @@ def test_eval_of_a_model_needs_its_data_named(
 ) -> None:
     model = tmp_path / "my bert"
     model.mkdir()
-    (model / "config.json").write_text('{"model_type": "bert"}')
+    known = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}
+    (model / "config.json").write_text(json.dumps(known))
     assert main(["eval", str(model)]) == 2
     assert "name its data, for instance dataset=sst2" in capsys.readouterr().err
     assert main(["eval", str(model), "dataset=rte", "--json"]) == 0

@@ -72,6 +72,7 @@ def test_new_keys_of_mappings_need_no_plus() -> None:
     config = load_config([RECIPE, "pruning.criterion.params.norm=2", "dataset.examples.train=100"])
     assert config.pruning.criterion.params == {"norm": 2}
     assert config.dataset.examples["train"] == 100
+    assert load_config([RECIPE, "dataset=sst2", "dataset.windows={train: 7}"]).dataset.windows == {"train": 7}
 
 
 def test_names_that_look_like_numbers_are_names() -> None:
@@ -153,7 +154,7 @@ def test_a_missing_model_name_says_how_to_set_it() -> None:
         ("~sparsity", "~sparsity: only key=value is known here, without ~ and @"),
         ("recipe@x=dense", "recipe@x=dense: only key=value is known here, without ~ and @"),
         ("seed=1,2", "seed=1,2: several values need -m (prunebench run -m ...); quote a comma that belongs to one"),
-        ("name=${nowhere}", "Interpolation key 'nowhere' not found"),
+        ("name=${nowhere}", "name=${nowhere}: Interpolation key 'nowhere' not found"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_in_one_line(word: str, line: str) -> None:

@@ -45,7 +45,9 @@ def _needs(option: Option, folder: Path) -> list[str]:
         base.append("dataset=quickstart")
     if option.group == "dataset" and option.name in ("classification", "question_answering"):
         data = folder / "data.jsonl"
-        data.write_text('{"sentence": "good", "label": "1"}\n{"sentence": "bad", "label": "0"}\n' * 1000)
+        answers = '"context": "a b", "question": "?", "answers": {"text": ["b"], "answer_start": [2]}'
+        rows = (f'{{"sentence": "{word}", "label": "{i}", {answers}}}\n' for i, word in enumerate(("bad", "good")))
+        data.write_text("".join(rows) * 1000)
         base += [f"dataset.train_file={data}", f"dataset.validation_file={data}"]
     return base + (NEEDS.get(option.name, []) if option.group != "recipe" else [])
 

@@ -118,9 +118,7 @@ def test_a_run_that_failed_is_closed_as_failed(tmp_path: Path, fake: dict[str, A
     assert fake["run"].exits == [1]
 
 
-def test_disabled_means_nothing_is_begun(
-    tmp_path: Path, fake: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_disabled_means_nothing_is_begun(tmp_path: Path, fake: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     tracker = start(tmp_path, ROWS)
     tracker.log(2, {"loss": 1.0})

@@ -70,7 +70,7 @@ def test_criteria_of_other_packages_are_known(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["trainer.lr=inf"], "trainer.lr=inf: must be a finite number, greater than 0"),
+        (["trainer.lr=inf"], "trainer.lr=inf: must be a finite number, in (0, 1000000]"),
         (["sparsity=nan"], "sparsity=nan: must be a finite number, in [0, 1) (0.9 leaves a tenth of the weights)"),
         (["distillation.temperature=hot"], "distillation.temperature=hot: must be a number greater than 0, or auto"),
         (["distillation.temperature=0"], "distillation.temperature=0.0: must be a number greater than 0, or auto"),
@@ -107,7 +107,7 @@ def test_one_cause_one_line(overrides: list[str], line: str) -> None:
         (["pruning.schedule.lr=1e-6", "trainer.final_lr=1e-5"], "is above pruning.schedule.lr=1e-06"),
         (["pruning.schedule.lr=1e-3", "pruning.schedule.final_lr=1e-5", "trainer.final_lr=1e-4"], "the dense model"),
         (["pruning.components=[pooler]", "pruning.budget_from=[encoder]"], "leaves nothing of the 589,824 in pooler"),
-        (["dataset.regression=true"], "exclude each other"),
+        (["dataset.regression=true", "dataset.metrics=[pearson]", "dataset.metric=pearson"], "exclude each other"),
     ],
 )
 def test_contradictions(overrides: list[str], words: str) -> None:
@@ -137,10 +137,10 @@ def test_plain_names_are_fine(name: str) -> None:
 @pytest.mark.parametrize(
     ("phase", "words"),
     [
-        (PhaseConfig(epochs=-1, prune=True), "epochs=-1 must be at least 0"),
-        (PhaseConfig(repeat=0, prune=True), "repeat=0 must be at least 1"),
+        (PhaseConfig(epochs=-1, prune=True), "epochs=-1 must be in [0, 10000]"),
+        (PhaseConfig(repeat=0, prune=True), "repeat=0 must be in [1, 1000]"),
         (PhaseConfig(only_from="start", prune=True), "only_from=start must be pretrained or null"),
-        (PhaseConfig(units=float("nan"), prune=True), "units=nan must be at least 0"),
+        (PhaseConfig(units=float("nan"), prune=True), "units=nan must be in [0, 10000]"),
     ],
 )
 def test_phases(phase: PhaseConfig, words: str) -> None:

@@ -25,7 +25,10 @@ from prunebench.tasks.tables import Table
 __all__ = ["Encoded", "Feature", "Heads", "Prediction", "Row", "Task", "load_task"]
 
 ENCODING = 1  # raise it when the same data and settings come to be encoded otherwise
-NOT_TASKS = {"base", "encoding", "labels", "metrics", "settings", "sources", "spans", "squad", "tables"}
+NOT_TASKS = {
+    "base", "encoding", "files", "labels", "metrics", "questions", "rows", "settings", "sources", "spans", "squad",
+    "tables",
+}  # fmt: skip
 
 Heads = dict[str, Tensor]  # classification {"logits": (B, C)}; question answering {"start": (B, L), "end": (B, L)}
 Row = dict[str, np.ndarray]  # one example's heads, unpadded, float32

@@ -15,18 +15,10 @@ from prunebench.config import DatasetConfig
 from prunebench.errors import UsageError
 from prunebench.tasks.base import Heads, Prediction, Row, Task, require_finite
 from prunebench.tasks.encoding import Columns, bounds_of
-from prunebench.tasks.labels import label_ids, label_names, numbers
+from prunebench.tasks.labels import label_names
+from prunebench.tasks.rows import read_rows
 from prunebench.tasks.tables import Table
 
-TEXT_COLUMNS = (  # tried in this order
-    ("sentence1", "sentence2"),
-    ("premise", "hypothesis"),
-    ("question1", "question2"),
-    ("question", "sentence"),
-    ("text1", "text2"),
-    ("sentence",),
-    ("text",),
-)
 CHUNK = 2000  # texts given to the tokenizer at once
 
 
@@ -69,20 +61,8 @@ class ClassificationTask(Task):
         return 1 if self.labels is None else len(self.labels)
 
     def read(self, table: Table) -> Examples:
-        texts = [_texts(table, name) for name in self._text_columns(table)]
-        column = self.dataset.label_column
-        labels = numbers(table, column) if self.labels is None else label_ids(table, column, self.labels)
+        texts, labels = read_rows(table, self.dataset, self.labels)
         return Examples(texts, labels, [table.position(row) for row in range(len(table))])
-
-    def _text_columns(self, table: Table) -> Sequence[str]:
-        if self.dataset.text_columns:
-            return list(self.dataset.text_columns)
-        for names in TEXT_COLUMNS:
-            if all(name in table.columns for name in names):
-                return names
-        usual = ", ".join("+".join(names) for names in TEXT_COLUMNS)
-        found = ", ".join(table.columns)
-        raise UsageError(f"{table.source}: set dataset.text_columns; none of {usual} is among its columns ({found})")
 
     def content(self, split: str) -> Any:
         examples = self.examples(split)
@@ -169,15 +149,6 @@ class ClassificationTask(Task):
 
 
 TASK = ClassificationTask
-
-
-def _texts(table: Table, name: str) -> list[str]:
-    values = table.column(name, "dataset.text_columns")
-    for row, value in enumerate(values):
-        if not isinstance(value, str):
-            what = "missing" if value is None else f"a {type(value).__name__}, not a text"
-            raise UsageError(f"{table.where(row)}: '{name}' is {what}")
-    return values
 
 
 def _distinct(labels: list[str]) -> list[str]:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from prunebench.errors import UsageError, did_you_mean
-from prunebench.tasks.tables import Table
+from prunebench.errors import UsageError, brief, did_you_mean
+from prunebench.tasks.tables import Table, listed
 
 SETTING = "dataset.label_column"
 HIDDEN = "-1 marks hidden labels, as in GLUE's test splits: choose a split with labels"
@@ -26,9 +26,9 @@ def label_names(table: Table, column: str) -> list[str]:
     if "-1" in names and _all_integers(names):
         raise UsageError(f"{table.where(_names(table, column).index('-1'))}: label -1: {HIDDEN}")
     if any(not _is_integer(name) and _is_number(name) for name in names):
-        raise UsageError(f"{table.source}: '{column}' holds numbers with fractions: set dataset.regression=true")
+        raise UsageError(f"{table.source}: '{brief(column)}' holds numbers with fractions: set dataset.regression=true")
     if not 2 <= len(names) <= MOST:
-        raise UsageError(f"{table.source}: '{column}' holds {len(names)} different labels: set {SETTING}")
+        raise UsageError(f"{table.source}: '{brief(column)}' holds {len(names)} different labels: set {SETTING}")
     return sorted(names, key=int) if _all_integers(names) else sorted(names)
 
 
@@ -45,7 +45,7 @@ def label_ids(table: Table, column: str, labels: Sequence[str]) -> list[int]:
     for row, name in enumerate(names):
         if name not in ids:
             why = f": {HIDDEN}" if name == "-1" else did_you_mean(name, labels)
-            raise UsageError(f"{table.where(row)}: label '{name}' is none of {', '.join(labels)}{why}")
+            raise UsageError(f"{table.where(row)}: label '{brief(name)}' is none of {listed(labels)}{why}")
     return [ids[name] for name in names]
 
 
@@ -55,10 +55,10 @@ def numbers(table: Table, column: str) -> list[float]:
     for row, value in enumerate(table.column(column, SETTING)):
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
-            raise UsageError(f"{table.where(row)}: '{column}' is {value!r}, not a finite number")
+            raise UsageError(f"{table.where(row)}: '{brief(column)}' is {brief(repr(value))}, not a finite number")
         values.append(number)
     return values
 
@@ -70,7 +70,7 @@ def _names(table: Table, column: str) -> list[str]:
 
 def _name(value: Any, table: Table, column: str, row: int, classes: list[str] | None) -> str:
     if value is None or value == "" or value != value:
-        raise UsageError(f"{table.where(row)}: '{column}' is missing")
+        raise UsageError(f"{table.where(row)}: '{brief(column)}' is missing")
     if classes is not None:
         if value == -1:
             raise UsageError(f"{table.where(row)}: label -1: {HIDDEN}")
@@ -81,7 +81,7 @@ def _name(value: Any, table: Table, column: str, row: int, classes: list[str] | 
         return str(int(value))
     if isinstance(value, str | int | float):
         return str(value).strip()
-    raise UsageError(f"{table.where(row)}: '{column}' is a {type(value).__name__}, not a label")
+    raise UsageError(f"{table.where(row)}: '{brief(column)}' is a {type(value).__name__}, not a label")
 
 
 def _all_integers(names: set[str]) -> bool:
@@ -89,7 +89,7 @@ def _all_integers(names: set[str]) -> bool:
 
 
 def _is_integer(name: str) -> bool:
-    return name.removeprefix("-").isdecimal()
+    return len(name) <= 20 and name.removeprefix("-").isdecimal()  # longer ones are names of digits
 
 
 def _is_number(name: str) -> bool:

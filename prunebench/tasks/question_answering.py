@@ -7,7 +7,6 @@ examples/pytorch/question-answering (run_qa.py, utils_qa.py: postprocess_qa_pred
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,24 +18,12 @@ from prunebench.errors import UsageError
 from prunebench.tasks import squad
 from prunebench.tasks.base import Heads, Prediction, Row, Task, require_finite
 from prunebench.tasks.encoding import Columns
+from prunebench.tasks.questions import Questions, read_questions
 from prunebench.tasks.spans import best_span, token_span
 from prunebench.tasks.tables import Table
 
-COLUMNS = ("context", "question", "answers")
 HEADS = ("start", "end")
 CHUNK = 500  # questions given to the tokenizer at once
-MISPLACED = 0.01  # share of answers that may stand elsewhere than answer_start says
-
-
-@dataclass
-class Questions:
-    """One split, n questions; `answers` holds all texts that count as right, `starts` where each begins."""
-
-    ids: list[str]
-    questions: list[str]
-    contexts: list[str]
-    answers: list[list[str]]
-    starts: list[list[int]]
 
 
 class QuestionAnsweringTask(Task):
@@ -59,22 +46,7 @@ class QuestionAnsweringTask(Task):
     # from rows to windows
 
     def read(self, table: Table) -> Questions:
-        missing = [name for name in COLUMNS if name not in table.columns]
-        if missing:
-            raise UsageError(
-                f"{table.source} has no column '{missing[0]}': give SQuAD's original JSON, or {', '.join(COLUMNS)} "
-                f"(and id) by row; it has {', '.join(table.columns)}"
-            )
-        columns = {name: table.columns[name] for name in COLUMNS}
-        ids = [str(key) for key in table.columns.get("id", map(table.position, range(len(table))))]
-        for name in ("context", "question"):
-            for row, text in enumerate(columns[name]):
-                if not isinstance(text, str) or not text.strip():
-                    raise UsageError(f"{table.where(row)}: '{name}' is empty")
-        answers = [_answers(answer, table, row) for row, answer in enumerate(columns["answers"])]
-        texts, starts = [texts for texts, _ in answers], [starts for _, starts in answers]
-        _check_places(table, columns["context"], texts, starts)
-        return Questions(ids, [q.lstrip() for q in columns["question"]], columns["context"], texts, starts)
+        return read_questions(table)
 
     def content(self, split: str) -> Any:
         data: Questions = self.examples(split)
@@ -187,40 +159,6 @@ class QuestionAnsweringTask(Task):
 
 
 TASK = QuestionAnsweringTask
-
-
-def _answers(answer: Any, table: Table, row: int) -> tuple[list[str], list[int]]:
-    try:
-        if isinstance(answer, list):
-            answer = {key: [item[key] for item in answer] for key in ("text", "answer_start")}
-        texts, starts = [str(text) for text in answer["text"]], [int(start) for start in answer["answer_start"]]
-    except (TypeError, KeyError, ValueError) as error:
-        raise UsageError(f"{table.where(row)}: 'answers' is not of the form text, answer_start (lists)") from error
-    if not texts or len(texts) != len(starts):
-        why = (
-            "there is no answer (SQuAD 2.0?): only questions with an answer are supported"
-            if not texts
-            else (f"{len(texts)} answers with {len(starts)} answer_start")
-        )
-        raise UsageError(f"{table.where(row)}: {why}")
-    return texts, starts
-
-
-def _check_places(table: Table, contexts: list[str], texts: list[list[str]], starts: list[list[int]]) -> None:
-    """Character positions must be inside, and with few exceptions point at their answer."""
-    misplaced, total = [], 0
-    for row, context in enumerate(contexts):
-        for text, start in zip(texts[row], starts[row], strict=True):
-            if start < 0 or start + len(text) > len(context):
-                raise UsageError(f"{table.where(row)}: answer_start={start} of '{text}' is outside the context")
-            total += 1
-            if not context.startswith(text, start):
-                misplaced.append(row)
-    if len(misplaced) > MISPLACED * total:
-        raise UsageError(
-            f"{table.where(misplaced[0])}: answer_start does not point at its answer (as {len(misplaced)} of {total} "
-            "do not): it must count characters of the context, from 0"
-        )
 
 
 def _line(key: str, answers: list[str], prediction: str, score: float) -> Prediction:

@@ -1,11 +1,14 @@
-"""Settings of a dataset that every task family reads alike: which metrics, which rows."""
+"""Settings of a dataset, checked: which metrics, which rows, and what is generated. No torch."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from prunebench.config import DatasetConfig
-from prunebench.errors import UsageError
+from prunebench.errors import UsageError, brief, did_you_mean
 
 METRICS = {  # ours, by problem: is higher better?
     "classification": {"accuracy": True, "f1": True, "matthews_correlation": True},
@@ -24,17 +27,26 @@ def check_metrics(dataset: DatasetConfig, problem: str) -> tuple[list[str], str,
         UsageError: a metric is of another problem, or (fetched here, to find out early) not to be had.
     """
     ours = METRICS[problem]
-    given = [dataset.metric] if dataset.metric else []
-    names = list(dict.fromkeys([*given, *dataset.metrics])) or DEFAULTS.get(problem, list(ours))
+    names = metric_names(dataset, problem)
     foreign = [name for name in names if name not in ours]
-    for name in foreign:
-        if problem == "question_answering" or any(name in others for others in METRICS.values()):
-            raise UsageError(f"dataset.metrics: '{name}' is no metric for {problem}, which has {', '.join(ours)}")
     if foreign:
         from prunebench.tasks import metrics
 
         metrics.check(foreign)
     return names, names[0], ours.get(names[0], names[0] not in LOWER_IS_BETTER)
+
+
+def metric_names(dataset: DatasetConfig, problem: str) -> list[str]:
+    """All metrics, the primary one first. Raises UsageError for one of ours that is for other problems."""
+    ours = METRICS[problem]
+    given = [dataset.metric] if dataset.metric else []
+    names = list(dict.fromkeys([*given, *dataset.metrics])) or DEFAULTS.get(problem, list(ours))
+    for name in set(names) - set(ours):
+        if problem == "question_answering" or any(name in others for others in METRICS.values()):
+            raise UsageError(
+                f"dataset.metrics: '{brief(name)}' is no metric for {problem}, which has {', '.join(ours)}"
+            )
+    return names
 
 
 def choose(total: int, split: str, dataset: DatasetConfig) -> list[int]:
@@ -59,3 +71,38 @@ def choose(total: int, split: str, dataset: DatasetConfig) -> list[int]:
     if limit is not None and limit < len(rows):
         rows = np.sort(rows[np.random.RandomState(SUBSET_SEED).permutation(len(rows))[:limit]])
     return [int(row) for row in rows]
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """What is generated: numbers of sentences, the seed, and how hard they are.
+
+    negation: how often a clause is negated. noise: how many labels, in both splits, are of somebody who disagrees,
+    which keeps every model below 1 - noise.
+    """
+
+    train: int = 3000
+    validation: int = 1000
+    seed: int = 1
+    negation: float = 0.2
+    noise: float = 0.04
+
+
+def read_params(params: dict[str, Any]) -> Reviews:
+    """Raises UsageError for a name or value that makes no sense."""
+    kinds = {field.name: type(field.default) for field in fields(Reviews)}
+    for name, value in params.items():
+        if name not in kinds:
+            raise UsageError(
+                f"dataset.params.{brief(name)} is unknown{did_you_mean(name, kinds)}: it takes {', '.join(kinds)}"
+            )
+        if isinstance(value, bool) or not isinstance(value, int if kinds[name] is int else int | float):
+            raise UsageError(
+                f"dataset.params.{name}={brief(value)}: give {'an integer' if kinds[name] is int else 'a number'}"
+            )
+    reviews = Reviews(**params)
+    for name, low, high in (("train", 1, 50_000), ("validation", 1, 50_000), ("negation", 0, 1), ("noise", 0, 0.5)):
+        value = getattr(reviews, name)
+        if not low <= value <= high:
+            raise UsageError(f"dataset.params.{name}={brief(value)}: it must be between {low} and {high}")
+    return reviews

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from prunebench.config import DatasetConfig
-from prunebench.errors import UsageError, did_you_mean
+from prunebench.errors import UsageError, brief, did_you_mean
 from prunebench.tasks.tables import Table, file_format, first_line, read_file
+
+LONGEST_PATH = 300  # characters of a path in a message
 
 
 class Source(Protocol):
@@ -28,26 +31,19 @@ def source_of(dataset: DatasetConfig) -> Source:
         return Files(dataset)
     if dataset.hub:
         return Hub(dataset)
-    raise UsageError(f"dataset={dataset.name} has no data: set dataset.train_file and dataset.validation_file")
+    raise UsageError(f"dataset={brief(dataset.name)} has no data: set dataset.train_file and dataset.validation_file")
 
 
 class Files:
     """Local files: "train" and one validation split, "validation"."""
 
     def __init__(self, dataset: DatasetConfig) -> None:
-        if not dataset.train_file:
-            raise UsageError("dataset.validation_file is set without dataset.train_file: set both")
-        if not dataset.validation_file and dataset.holdout is None:
-            raise UsageError(
-                "dataset.train_file is set without dataset.validation_file: set it, or dataset.holdout=<examples> "
-                "to validate on a part of the training data"
-            )
+        wrong = list(_missing(dataset))
+        if wrong:
+            raise UsageError("\n".join(wrong))
         self.eval_splits = ["validation"]
         self._header = dataset.header
         self._paths = {"train": dataset.train_file, "validation": dataset.validation_file}
-        for name, path in self._paths.items():
-            if path is not None:
-                _check_file(path, f"dataset.{name}_file")
 
     def read(self, split: str) -> Table:
         path = self._paths[split]
@@ -63,12 +59,32 @@ class Files:
         }
 
 
-def _check_file(path: str, setting: str) -> None:
-    file_format(path)
-    if not Path(path).is_file():
-        folder = Path(path).parent
-        near = did_you_mean(Path(path).name, (entry.name for entry in folder.iterdir())) if folder.is_dir() else ""
-        raise UsageError(f"{setting}={path}: no such file{near}")
+def _missing(dataset: DatasetConfig) -> Iterator[str]:
+    """A line for each file that is not named or not there, or whose format is unknown."""
+    if not dataset.train_file:
+        yield "dataset.validation_file is set without dataset.train_file: set both"
+    elif not dataset.validation_file and dataset.holdout is None:
+        yield (
+            "dataset.train_file is set without dataset.validation_file: set it, or dataset.holdout=<examples> "
+            "to validate on a part of the training data"
+        )
+    for setting, path in (("train_file", dataset.train_file), ("validation_file", dataset.validation_file)):
+        if path:
+            yield from _not_readable(path, f"dataset.{setting}")
+
+
+def _not_readable(path: str, setting: str) -> Iterator[str]:
+    try:
+        file_format(path)
+    except UsageError as error:
+        yield f"{setting}={error}"
+    else:
+        if os.path.isdir(path):
+            yield f"{setting}={brief(path, LONGEST_PATH)}: is a folder: give a file"
+        elif not os.path.isfile(path):  # Path.is_file raises for names that no system has
+            folder, name = os.path.split(path)
+            near = did_you_mean(name, os.listdir(folder or ".")) if os.path.isdir(folder or ".") else ""
+            yield f"{setting}={brief(path, LONGEST_PATH)}: no such file{near}"
 
 
 class Hub:

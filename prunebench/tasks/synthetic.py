@@ -14,12 +14,12 @@ Data and tokenizer are pure functions of `dataset.params`, so every run, whateve
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from typing import Any
 
 from prunebench.config import DatasetConfig
-from prunebench.errors import UsageError, did_you_mean
 from prunebench.tasks.classification import ClassificationTask
+from prunebench.tasks.settings import Reviews, read_params
 from prunebench.tasks.tables import Table
 
 GENERATOR = 1  # raise it when the same parameters come to give other sentences or another tokenizer
@@ -56,21 +56,6 @@ OPINIONS = (
     "I {mine} what {others} {theirs}",
     "{others} {theirs} what I {mine}",
 )
-
-
-@dataclass(frozen=True)
-class Reviews:
-    """What is generated: numbers of sentences, the seed, and how hard they are.
-
-    negation: how often a clause is negated. noise: how many labels, in both splits, are of somebody who disagrees,
-    which keeps every model below 1 - noise.
-    """
-
-    train: int = 3000
-    validation: int = 1000
-    seed: int = 1
-    negation: float = 0.2
-    noise: float = 0.04
 
 
 def generate(reviews: Reviews) -> dict[str, list[tuple[str, str]]]:
@@ -133,7 +118,7 @@ class SyntheticTask(ClassificationTask):
 
     def __init__(self, dataset: DatasetConfig) -> None:
         super().__init__(dataset)
-        self.reviews = _read_params(dataset.params)
+        self.reviews = read_params(dataset.params)
         self._splits = generate(self.reviews)
 
     @property
@@ -155,22 +140,3 @@ class SyntheticTask(ClassificationTask):
 
 
 TASK = SyntheticTask
-
-
-def _read_params(params: dict[str, Any]) -> Reviews:
-    """Raises UsageError for a name or value that makes no sense."""
-    kinds = {field.name: type(field.default) for field in fields(Reviews)}
-    for name, value in params.items():
-        if name not in kinds:
-            raise UsageError(
-                f"dataset.params.{name} is unknown{did_you_mean(name, kinds)}: it takes {', '.join(kinds)}"
-            )
-        if isinstance(value, bool) or not isinstance(value, int if kinds[name] is int else int | float):
-            raise UsageError(
-                f"dataset.params.{name}={value}: give {'an integer' if kinds[name] is int else 'a number'}"
-            )
-    reviews = Reviews(**params)
-    for name, low, high in (("train", 1, 50_000), ("validation", 1, 50_000), ("negation", 0, 1), ("noise", 0, 0.5)):
-        if not low <= getattr(reviews, name) <= high:
-            raise UsageError(f"dataset.params.{name}={getattr(reviews, name)}: it must be between {low} and {high}")
-    return reviews

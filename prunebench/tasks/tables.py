@@ -11,12 +11,15 @@ import io
 import json
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prunebench.errors import UsageError, did_you_mean
+from prunebench.errors import UsageError, brief, did_you_mean
+
+MOST_LISTED = 12
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Table:
     class_names: dict[str, list[str]] = field(default_factory=dict)  # of integer columns that stand for names
     header: bool = True  # false: columns go by number
     rows: Sequence[int] | None = None  # positions in the source, where this is a part of it
+    twice: frozenset[str] = frozenset()  # names that stand over more than one column: not to be used
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
@@ -49,15 +53,46 @@ class Table:
 
     def column(self, name: str, setting: str) -> list[Any]:
         """A column, named by `setting` of the configuration."""
+        if name in self.twice:
+            raise UsageError(f"{self.source} has more than one column '{brief(name)}': rename all but one")
         if name in self.columns:
             return self.columns[name]
-        names = ", ".join(_short(column) for column in self.columns)
         data_first = "; if its first line is data, dataset.header=false" if self._looks_headless() else ""
-        hint = did_you_mean(name, self.columns)
-        raise UsageError(f"{self.source} has no column '{name}'{hint}: set {setting} to one of {names}{data_first}")
+        hint = did_you_mean(name, map(brief, self.columns))
+        names = listed(self.columns)
+        raise UsageError(
+            f"{self.source} has no column '{brief(name)}'{hint}: set {setting} to one of {names}{data_first}"
+        )
+
+    def texts(self, name: str, setting: str) -> list[str]:
+        """A column of texts that can be written as UTF-8."""
+        values = self.column(name, setting)
+        for row, value in enumerate(values):
+            if not isinstance(value, str):
+                what = "missing" if value is None else f"a {type(value).__name__}, not a text"
+                raise UsageError(f"{self.where(row)}: '{brief(name)}' is {what}")
+            if not value.isascii() and not _is_unicode(value):
+                raise UsageError(f"{self.where(row)}: '{brief(name)}' holds half a surrogate pair, which is no letter")
+        return values
 
     def _looks_headless(self) -> bool:
         return self.header and any(name == "" or name.isdecimal() or len(name) > 40 for name in self.columns)
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON's \\ud800 alone is a string for Python, but no tokenizer takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of columns or labels for a message, which stays short however many there are."""
+    known = list(names)
+    more = f", ... ({len(known)} in all)" if len(known) > MOST_LISTED else ""
+    return ", ".join(brief(name, 40) for name in known[:MOST_LISTED]) + more
 
 
 def file_format(path: str | Path) -> tuple[str, bool]:
@@ -66,7 +101,9 @@ def file_format(path: str | Path) -> tuple[str, bool]:
     zipped = suffixes[-1:] == ["gz"]
     suffix = (suffixes[:-1] if zipped else suffixes)[-1:]
     if not suffix or suffix[0] not in _READERS:
-        raise UsageError(f"{path}: which format is that? The name must end in {', '.join(_READERS)} (or these and .gz)")
+        raise UsageError(
+            f"{brief(path)}: which format is that? The name must end in {', '.join(_READERS)} (or these and .gz)"
+        )
     return suffix[0], zipped
 
 
@@ -77,7 +114,7 @@ def read_file(path: str | Path, header: bool = True) -> Table:
         data = Path(path).read_bytes()
         data = gzip.decompress(data) if zipped else data
     except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
+        raise UsageError(f"{path} cannot be read: {brief(error)}") from error
     table = _READERS[kind](data, str(path), header)
     if len(table) == 0:
         raise UsageError(f"{path} holds no rows")
@@ -125,11 +162,12 @@ def _delimited(rows: Iterator[tuple[int, list[str]]], path: str, header: bool) -
             if header:
                 continue
         if len(row) != len(names):
-            raise UsageError(f"{path}, line {line}: {len(row)} fields, but {len(names)} columns ({', '.join(names)})")
+            raise UsageError(f"{path}, line {line}: {len(row)} fields, but {len(names)} columns ({listed(names)})")
         numbers.append(line)
         values.append(row)
     columns = dict(zip(names or [], map(list, zip(*values, strict=True)), strict=False))
-    return Table(columns, path, numbers, header=header)
+    twice = frozenset(name for name, count in Counter(names).items() if count > 1)
+    return Table(columns, path, numbers, header=header, twice=twice)
 
 
 # ------------------------------------------------------------------------------------------------- json and parquet
@@ -137,10 +175,7 @@ def _delimited(rows: Iterator[tuple[int, list[str]]], path: str, header: bool) -
 
 def _read_json(data: bytes, path: str, header: bool) -> Table:
     """A list of objects, alone or below "data"; or SQuAD's nested form."""
-    try:
-        content = json.loads(_decode(data, path))
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
+    content = _parse(_decode(data, path), path)
     content = content.get("data") if isinstance(content, dict) else content
     if not isinstance(content, list):
         raise UsageError(f"{path}: expected a list of objects, or an object with such a list below 'data'")
@@ -149,14 +184,21 @@ def _read_json(data: bytes, path: str, header: bool) -> Table:
     return Table(_columns(enumerate(content, 1), path, "row"), path)
 
 
+def _parse(text: str, path: str, line: int = 1) -> Any:
+    """The JSON in `text`, which begins at `line` of the file."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}, line {line + error.lineno - 1}: not valid JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # numbers of 5,000 digits, 1,000 brackets
+        raise UsageError(f"{path}, line {line}: no JSON that can be read ({brief(error)})") from error
+
+
 def _read_jsonl(data: bytes, path: str, header: bool) -> Table:
     numbers, records = [], []
     for number, line in enumerate(_decode(data, path).split("\n"), 1):
         if line.strip():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise UsageError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
+            records.append(_parse(line, path, number))
             numbers.append(number)
     return Table(_columns(zip(numbers, records, strict=True), path, "line"), path, numbers)
 
@@ -185,7 +227,7 @@ def _squad_columns(articles: list[Any], path: str) -> dict[str, list[Any]]:
                     column.append(value)
     except (KeyError, TypeError) as error:
         at = f"question {len(columns['id']) + 1}"
-        raise UsageError(f"{path}, {at}: not SQuAD's format ({type(error).__name__}: {error})") from error
+        raise UsageError(f"{path}, {at}: not SQuAD's format ({type(error).__name__}: {brief(error)})") from error
     return columns
 
 
@@ -196,7 +238,7 @@ def _read_parquet(data: bytes, path: str, header: bool) -> Table:
     try:
         table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
     except pyarrow.ArrowException as error:
-        raise UsageError(f"{path} is not a Parquet file ({first_line(error)})") from error
+        raise UsageError(f"{path} is not a Parquet file ({brief(first_line(error))})") from error
     return Table(table.to_pydict(), path)
 
 
@@ -211,7 +253,3 @@ _READERS: dict[str, Callable[[bytes, str, bool], Table]] = {
 
 def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 40 else name[:37] + "..."
