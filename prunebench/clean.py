@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from prunebench.listing import find_runs, read_result
-from prunebench.paths import LEFTOVER, RunFolder, cache_dir
+from prunebench.paths import LEFTOVER, RunFolder, cache_dir, is_held
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ def find_waste(outputs: str | Path) -> list[Waste]:
     found = [(run.state, "checkpoints of a finished run") for run in runs if run.state.is_dir() and _is_done(run)]
     found += [(path, "half-written, its process is gone") for path in _leftovers(outputs)]
     locks = cache_dir(outputs) / "locks"
-    if all(_is_done(run) for run in runs) and not any(_is_held(lock) for lock in locks.glob("*")):
+    if all(_is_done(run) for run in runs) and not any(is_held(lock) for lock in locks.glob("*")):
         # which logits an unfinished run uses is known to that run only
         folders = sorted((cache_dir(outputs) / "logits").glob("*"))
         kept = {path for path, _ in found}
@@ -38,20 +37,7 @@ def find_waste(outputs: str | Path) -> list[Waste]:
 
 def _is_done(run: RunFolder) -> bool:
     """Finished, and no process is at work on it just now (`run --force`, say)."""
-    folder = run.root.parent
-    lock = cache_dir(folder.parent) / "locks" / f"{folder.name}-{run.root.name}"
-    return read_result(run).get("status") == "finished" and not _is_held(lock)
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        with lock.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
+    return read_result(run).get("status") == "finished" and not is_held(run.lock)
 
 
 def _is_whole(path: Path, listed: set[Path]) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from prunebench.errors import UsageError, brief, did_you_mean
 from prunebench.options import LISTINGS, find_options
-from prunebench.paths import RunFolder
+from prunebench.paths import RunFolder, is_held
 
 RUNS = "runs"
 ALIASES = {group.rpartition("/")[2]: name for name, group in LISTINGS.items()} | {"run": RUNS}
@@ -65,13 +65,19 @@ def _run_row(folder: RunFolder) -> dict[str, Any]:
     return {
         "name": folder.root.parent.name,
         "digest": folder.root.name,
-        "status": result.get("status", "unknown"),
+        "status": _status(folder, result),
         "seed": result.get("seed"),
         "sparsity": (result.get("sparsity") or {}).get("prunable"),
         "metric": result.get("metric") or None,
         "recovery": result.get("recovery"),
         "folder": str(folder.root),
     }
+
+
+def _status(folder: RunFolder, result: Mapping[str, Any]) -> str:
+    """As result.json has it; but a run that no process is at work on was killed."""
+    status = str(result.get("status", "unknown"))
+    return "killed" if status == "running" and not is_held(folder.lock) else status
 
 
 def read_result(folder: RunFolder) -> dict[str, Any]:

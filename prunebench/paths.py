@@ -61,6 +61,11 @@ class RunFolder:
         """Checkpoints; gone once the run is finished."""
         return self.root / "state"
 
+    @property
+    def lock(self) -> Path:
+        """Held by the process that is at work on the run."""
+        return cache_dir(self.root.parent.parent) / "locks" / f"{self.root.parent.name}-{self.root.name}"
+
     def read_result(self) -> dict[str, Any] | None:
         """What result.json holds; None where there is none."""
         try:
@@ -162,3 +167,15 @@ def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[N
             on_wait()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock `path` just now."""
+    try:
+        with path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True

@@ -63,7 +63,7 @@ def _run(config: RunConfig, force: bool) -> dict[str, Any]:
     tokenizer = tokenizer_of(config, task)
     digest = identify(config, task, precision, tokenizer)
     folder = RunFolder(Path(config.outputs) / config.name / digest)
-    with exclusive(cache_dir(config.outputs) / "locks" / f"{config.name}-{digest}", config.trainer.device):
+    with exclusive(folder.lock, config.trainer.device):
         done = folder.read_result()
         if done and done["status"] == "finished" and not force:
             say(f"{folder.root} is finished already (--force redoes it)")

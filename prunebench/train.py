@@ -130,7 +130,7 @@ def _loop(job: Job, optimizer: torch.optim.Optimizer, start: int, trained: Train
             if phase.reset_optimizer and step == phase.start:
                 forget_moments(optimizer)
             set_lr(optimizer, plan.lr(step))
-            torch.manual_seed(step_seed(job.seed, step, accelerator.process_index))
+            _seed(step_seed(job.seed, step, accelerator.process_index), accelerator.device)
             with memory_advice(_smaller_parts(settings, step)):
                 row = _update(job, model, prepared, order(step))
             log.add(step, row | _position(plan, phase, step), examples=settings.batch_size)
@@ -144,6 +144,13 @@ def _loop(job: Job, optimizer: torch.optim.Optimizer, start: int, trained: Train
         saver.save(plan.steps)
         if stop.asked:
             raise KeyboardInterrupt
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """torch.manual_seed would also format a stack trace at every call, for GPUs that are not in use."""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
 
 
 def _agreed(accelerator: Accelerator, step: int, *flags: bool) -> list[bool]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunebench.errors import UsageError
 from prunebench.sparsity.counts import as_written, share
-from prunebench.sparsity.masks import global_masks, top_mask, top_per_row
+from prunebench.sparsity.masks import count_above, global_masks, top_mask, top_per_row
 from prunebench.sparsity.registry import Registry
 
 
@@ -31,7 +31,7 @@ class Scope(ABC):
             UsageError: the floors need more than `keep` weights.
             RunError: a score is NaN.
         """
-        alive = [int((score > -math.inf).count_nonzero()) for score in scores]
+        alive = [count_above(score, -math.inf) for score in scores]
         floor = as_written(self.floor)
         floors = [min(math.ceil(floor * score.numel()), left) for score, left in zip(scores, alive, strict=True)]
         if sum(floors) > keep:

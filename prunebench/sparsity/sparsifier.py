@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from prunebench.errors import RunError, UsageError
 from prunebench.sparsity.criteria import CRITERIA, Criterion
+from prunebench.sparsity.masks import clear, count, exclude, has_nan
 from prunebench.sparsity.patterns import PATTERNS, Pattern
 from prunebench.sparsity.scopes import SCOPES, Scope
 
@@ -80,8 +80,8 @@ class Sparsifier:
         for target, mask in zip(self.targets, masks, strict=True):
             mask = (mask.t() if target.transposed else mask).contiguous()
             before = self.masks.get(target.name)
-            changed += int((mask ^ before if before is not None else ~mask).count_nonzero())
-            kept[target.name] = int(mask.count_nonzero())
+            changed += count(mask ^ before) if before is not None else mask.numel() - count(mask)
+            kept[target.name] = count(mask)
             self.masks[target.name] = mask
         self.apply()
         return self._report(sparsity, changed, kept)
@@ -90,14 +90,14 @@ class Sparsifier:
         score = self.criterion.score(target).detach()
         if score.shape != target.matrix.shape or not score.is_floating_point():
             raise RunError(f"the score of {target.name} is {score.dtype} {tuple(score.shape)}, not one for each weight")
-        if score.numel() and bool(score.amax().isnan()):
+        if has_nan(score):
             raise RunError(f"the score of {target.name} contains NaN: did training diverge?")
         # -inf is for what is pruned already; the criterion's own -inf becomes the lowest score above that.
         score = score.clamp(min=torch.finfo(score.dtype).min)
         mask = self.masks.get(target.name)
-        if mask is None:
-            return score
-        return score.masked_fill_(~(mask.t() if target.transposed else mask), -math.inf)
+        if mask is not None:
+            exclude(score, mask.t() if target.transposed else mask)
+        return score
 
     def _report(self, asked: float, changed: int, kept: dict[str, int]) -> Update:
         total = self._total()
@@ -109,7 +109,7 @@ class Sparsifier:
     def apply(self) -> None:
         """Sets pruned weights to zero (after an update, or after weights were loaded)."""
         for target in self._masked():
-            target.weight.masked_fill_(~self.masks[target.name], 0.0)
+            clear(target.weight, self.masks[target.name])
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
@@ -117,8 +117,8 @@ class Sparsifier:
         for target in self._masked():
             gradient = target.weight.grad
             if gradient is not None:
-                # Three times as fast on CPU as multiplying by the bool mask itself, whose conversion is not vectorised.
-                gradient.mul_(self.masks[target.name].view(torch.uint8).to(gradient.dtype))
+                # A product, so that NaN stays seen. By uint8: the conversion of bool is not vectorised on CPU.
+                gradient.mul_(self.masks[target.name].view(torch.uint8))
 
     @torch.no_grad()
     def zero_moments(self, optimizer: torch.optim.Optimizer) -> None:
@@ -126,7 +126,7 @@ class Sparsifier:
         for target in self._masked():
             for value in optimizer.state.get(target.weight, {}).values():
                 if isinstance(value, Tensor) and value.shape == target.weight.shape:
-                    value.masked_fill_(~self.masks[target.name], 0.0)
+                    clear(value, self.masks[target.name])
 
     def sparsity(self) -> float:
         """The share of weights that are masked and really zero, counted now."""

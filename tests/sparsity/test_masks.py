@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from prunebench.errors import RunError
 from prunebench.sparsity import masks as module
-from prunebench.sparsity.masks import find_threshold, global_masks, top_mask, top_per_row
+from prunebench.sparsity.masks import (
+    clear,
+    count_above,
+    exclude,
+    find_threshold,
+    global_masks,
+    has_nan,
+    top_mask,
+    top_per_row,
+)
 
 VALUES = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 2.0, math.inf, -math.inf, 1e-30, -3.25])
 DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.float16]
@@ -48,7 +57,7 @@ def score_lists(draw: st.DrawFn) -> list[torch.Tensor]:
 def test_equals_a_full_stable_sort(scores: list[torch.Tensor], share: float, sample: int) -> None:
     keep = round(share * sum(score.numel() for score in scores))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SAMPLE", sample)  # small samples: many rounds, misleading ones among them
+        patch.setattr(module, "FEW", sample)  # small samples: many rounds, misleading ones among them
         patch.setattr(module, "CHUNK", sample)
         result = global_masks(scores, keep)
     assert as_lists(result) == oracle(scores, keep)
@@ -139,3 +148,33 @@ def test_rows_equal_a_stable_sort_of_each(data: st.DataObject, rows: int, column
         result = top_per_row(score, torch.tensor(counts))
     assert result.tolist() == [oracle([row], count)[0] for row, count in zip(score, counts, strict=True)]
     assert torch.equal(top_per_row(score, columns), torch.ones_like(score, dtype=torch.bool))
+
+
+@settings(deadline=None)
+@given(score_lists(), st.integers(0, 2**32 - 1))
+def test_clear_and_exclude_equal_masked_fill(scores: list[torch.Tensor], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for score in scores:
+        mask = torch.rand(score.shape, generator=generator) < 0.5
+        cleared, excluded = score.clone(), score.clone()
+        clear(cleared, mask)
+        exclude(excluded, mask)
+        assert torch.equal(cleared, score.masked_fill(~mask, 0.0))
+        assert not torch.signbit(cleared[~mask]).any()
+        assert torch.equal(excluded, score.masked_fill(~mask, -math.inf))
+        assert count_above(excluded, -math.inf) == int((mask & (score > -math.inf)).sum())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_is_seen_and_cleared(dtype: torch.dtype) -> None:
+    score = torch.tensor([[1.0, math.nan], [math.inf, -math.inf]], dtype=dtype)
+    assert has_nan(score) and has_nan(score.t()) and not has_nan(score[1:]) and not has_nan(score[:0])
+    clear(score, torch.tensor([[True, False], [False, False]]))
+    assert score.tolist() == [[1.0, 0.0], [0.0, 0.0]]
+
+
+def test_a_threshold_is_not_rounded_to_a_narrower_score() -> None:
+    """0.1 in float32 lies above 0.1 in float64."""
+    wide = torch.full((200, 200), 0.1, dtype=torch.float64)
+    narrow = torch.full((200, 200), 0.1, dtype=torch.float32)
+    assert as_lists(global_masks([wide, narrow], 40_000)) == [[False] * 40_000, [True] * 40_000]
