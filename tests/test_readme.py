@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import shlex
 from pathlib import Path
@@ -29,9 +30,12 @@ def test_the_readme_shows_the_verbs_and_no_other() -> None:
 def test_commands_compose(command: str, tmp_path: Path) -> None:
     model = tmp_path / "my-bert"
     model.mkdir()
-    (model / "config.json").write_text('{"model_type": "bert"}')
+    (model / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForSequenceClassification"]}')
     for name in ("train.csv", "validation.csv", "train.tsv.gz", "dev.tsv"):
-        (tmp_path / name).write_text("text,label\na,b\n")
+        between = "," if "csv" in name else "\t"
+        rows = [["sentence", "label"], *[["good", "positive"], ["bad", "negative"]] * 2000]
+        text = "".join(between.join(row) + "\n" for row in rows).encode()
+        (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
     for place in ("<hub name or folder>", "/path/to/my-bert", "$HOME/.cache/prunebench-models/minilm-l6"):
         command = command.replace(place, str(model))
     words = shlex.split(command)
