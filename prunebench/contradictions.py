@@ -214,8 +214,10 @@ def _model_folder(key: str, folder: str, otherwise: str) -> Iterator[str]:
 
 def _heads(config: RunConfig) -> Iterator[str]:
     """Folders of fine-tuned models must have a head for the dataset's labels."""
-    folders = {"start": config.start, "model.name": "" if config.model.from_config else config.model.name}
-    if config.distillation.hardness > 0:
+    folders = {"model.name": "" if config.model.from_config else config.model.name}
+    if config.start not in ("teacher", "pretrained"):  # there may be folders of these names
+        folders = {"start": config.start} | folders
+    if config.distillation.hardness > 0 and config.distillation.teacher not in ("auto", "none"):
         folders["distillation.teacher"] = config.distillation.teacher
     seen: set[str] = set()
     for key, folder in folders.items():
