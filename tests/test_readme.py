@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,11 @@ def test_both_set_up_commands_install_from_the_constraints() -> None:
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     assert all("==" in line for line in pins if line and not line.startswith("#"))
     assert "torch==2.13.0" in pins
+
+
+def test_the_table_is_that_of_the_data() -> None:
+    """Nobody writes numbers by hand: README.md has what scripts/sst2_table.py makes of docs/sst2_table.json."""
+    script = [sys.executable, str(ROOT / "scripts" / "sst2_table.py"), "-", "--markdown"]
+    made = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"<!-- scripts/sst2_table.py -->\n(.*?)\n\n", README, re.S)
+    assert found is not None and found.group(1).strip() == made.strip()
