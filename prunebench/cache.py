@@ -12,7 +12,7 @@ from prunebench.paths import locked, whole_folder
 from prunebench.progress import say, warn
 
 T = TypeVar("T")
-DAMAGED = (OSError, ValueError, KeyError, IndexError, EOFError)  # what reading a truncated file may raise
+DAMAGED = (OSError, ValueError, TypeError, KeyError, IndexError, EOFError)  # what reading a truncated file may raise
 
 
 def made_once(folder: Path, make: Callable[[Path], None], read: Callable[[Path], T]) -> T:

@@ -105,6 +105,8 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[Path], list[s
 
 def _read(path: Path) -> Checkpoint:
     sums = json.loads((path / COMPLETE).read_text())
+    if not isinstance(sums, dict) or "state.json" not in sums:
+        raise ValueError(f"{COMPLETE} is not what was written")
     for name, checksum in sums.items():
         if _checksum(path / name) != checksum:
             raise ValueError(f"{name} does not have the checksum it was written with")

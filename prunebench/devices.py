@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -16,6 +17,11 @@ from prunebench.errors import RunError, UsageError
 from prunebench.paths import locked
 from prunebench.progress import say
 
+NO_MEMORY = (  # what torch says in errors of no type of their own
+    "DefaultCPUAllocator: can't", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+)  # fmt: skip
+LONGEST_WAIT = timedelta(days=7)  # for a teacher that another run trains; torch's own limit is 10 or 30 minutes
 DEFAULT_THREADS = torch.get_num_threads()
 
 
@@ -52,6 +58,11 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_main() -> bool:
+    """Whether this process is the only or the first one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def exclusive(path: Path, device: str) -> Iterator[None]:
     """`paths.locked` for a run of one process or of many: the main one holds the lock, the others wait for it."""
@@ -60,7 +71,7 @@ def exclusive(path: Path, device: str) -> Iterator[None]:
         with held:
             yield
         return
-    state = PartialState(cpu=device == "cpu")
+    state = PartialState(cpu=device == "cpu", timeout=LONGEST_WAIT)
     with held if state.is_main_process else nullcontext():
         state.wait_for_everyone()
         yield
@@ -78,7 +89,7 @@ def plain_attention_is_faster(device: torch.device, precision: str, max_length: 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the GPU's memory, or the machine's, was too small. torch has no type of its own for the latter."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in str(error) for part in NO_MEMORY)
 
 
 @contextmanager

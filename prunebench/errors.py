@@ -35,13 +35,11 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a l
 def no_room(error: BaseException) -> str | None:
     """What the system said where `error` means that nothing more can be written; None for any other error.
 
-    safetensors, written in Rust, gives the system's error number in its text only, and numpy only how much it wrote.
+    safetensors, written in Rust, gives the system's error number in its text only.
     """
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):
         number = int(told[1])
-    if number is None and re.search(r"^\d+ requested and \d+ written$", str(error)):
-        number = errno.ENOSPC
     return os.strerror(number) if number in NO_ROOM else None
 
 

@@ -102,15 +102,18 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """The same for a folder. A folder that is already there is replaced."""
     temporary = _temporary(path)
+    retired = temporary.with_name(f".{path.name}.old.{os.getpid()}.tmp")
     temporary.mkdir()
     try:
         yield temporary
         for file in temporary.rglob("*"):
             _sync(file)
-        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():  # out of the way first: while it is deleted it would be there in part
+            os.replace(path, retired)
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 def _temporary(path: Path) -> Path:

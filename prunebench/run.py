@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from prunebench.assemble import check_fit, make_distillation, make_sparsifier, make_student, sparsity_scale
 from prunebench.config import RunConfig
 from prunebench.context import Context, identify, settle_labels, tokenizer_of
-from prunebench.devices import exclusive, make_accelerator, resolve_precision
+from prunebench.devices import exclusive, is_main, is_out_of_memory, make_accelerator, resolve_precision
 from prunebench.digest import dense_config, prunes
 from prunebench.errors import RunError, no_room, one_line
-from prunebench.paths import RunFolder, cache_dir, remove_leftovers, write_json, write_text
+from prunebench.paths import RunFolder, cache_dir, remove, remove_leftovers, write_json, write_text
 from prunebench.plan import Plan, make_plan
 from prunebench.progress import say, warn
 from prunebench.scoring import begin_result, encode_for_scoring, evaluate_folder, evaluate_model, export, score
@@ -66,6 +66,7 @@ def _run(config: RunConfig, force: bool) -> dict[str, Any]:
     with exclusive(folder.lock, config.trainer.device):
         done = folder.read_result()
         if done and done["status"] == "finished" and not force:
+            _remove_state(folder)
             say(f"{folder.root} is finished already (--force redoes it)")
             return done
         check_fit(config, task, tokenizer)
@@ -79,7 +80,7 @@ def _run(config: RunConfig, force: bool) -> dict[str, Any]:
         accelerator.wait_for_everyone()
         trackers: list[Tracker] = []
         try:
-            return _execute(context, data, plan, trackers)
+            result = _execute(context, data, plan, trackers)
         except (Exception, KeyboardInterrupt) as error:
             status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
             if context.writes:
@@ -88,19 +89,35 @@ def _run(config: RunConfig, force: bool) -> dict[str, Any]:
         finally:
             for tracker in trackers:
                 tracker.close()
+        _remove_state(folder)
+        return result
+
+
+def _remove_state(folder: RunFolder) -> None:
+    """The checkpoints of a finished run."""
+    if is_main():
+        remove(folder.state)
 
 
 def _explained(error: BaseException, outputs: str) -> BaseException:
-    """In the user's words where the disk is full; else the error itself."""
+    """In the user's words where the disk or the memory is full; else the error itself."""
+    if isinstance(error, RunError):
+        return error
+    if is_out_of_memory(error):
+        return RunError(f"out of memory ({one_line(error)}): choose a smaller model, or a device with more")
     reason = no_room(error)
     if reason is None:
         return error
-    free = shutil.disk_usage(outputs).free / 1e9
-    return RunError(f"{outputs}: {reason} ({free:.1f} GB free): make room, and the same command goes on")
+    place = Path(getattr(error, "filename", None) or outputs)
+    there = next(parent for parent in (place, *place.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(there).free / 1e9
+    return RunError(f"{place}: {reason} ({free:.1f} GB free): make room, and the same command goes on")
 
 
 def _write_down(context: Context, status: str, error: BaseException) -> None:
-    """The reason in result.json, if there is room for it."""
+    """The reason in result.json, if there is room for it, and unless the run had come to its end."""
+    if (context.folder.read_result() or {}).get("status") == "finished":
+        return
     try:
         write_json(context.folder.result, begin_result(context, status=status, reason=one_line(error)).to_json())
     except OSError as another:
@@ -158,14 +175,14 @@ def _execute(context: Context, data: Encoded, plan: Plan, trackers: list[Tracker
         tracker.finish(result.to_json())
     if context.writes:
         write_json(folder.result, result.to_json())
-        shutil.rmtree(folder.state, ignore_errors=True)
     return result.to_json()
 
 
 def _announce(context: Context, plan: Plan, force: bool) -> None:
     """What will be done, in the run's folder before it is done."""
     if force:
-        shutil.rmtree(context.folder.root, ignore_errors=True)
+        context.folder.result.unlink(missing_ok=True)  # first, or a kill would leave a finished run without a model
+        remove(context.folder.root)
     remove_leftovers(context.folder.root)
     say(f"{context.config.name}, seed {context.config.seed}: {plan.steps} steps, in {context.folder.root}")
     write_text(context.folder.config, OmegaConf.to_yaml(OmegaConf.structured(context.config)))

@@ -92,7 +92,8 @@ class WandbTracker:
             rows: what metrics.jsonl holds when it is asked.
         """
         self._run: Any = None
-        self._next = 0
+        self._next = 0  # the first step that wandb does not have
+        self._held: tuple[int, dict[str, Any]] | None = None  # a step that may not be complete yet
         self._folder, self._rows = folder, rows
         self._mode = wandb_mode()
         self._failed = self._mode == "disabled"  # or what went wrong has been said
@@ -107,13 +108,24 @@ class WandbTracker:
     def _send_past(self) -> None:
         """Begins the run, and sends what earlier sessions logged and wandb does not have."""
         self._start()
-        self._next = self._run.step  # wandb takes no step twice: 0 for a new run, else the one after its last
+        self._next = self._run.step  # 0 for a new run, else the one after its last
         for row in self._rows():
             self._send(row["step"], {key: value for key, value in row.items() if key != "step"})
 
     def _send(self, step: int, metrics: Metrics) -> None:
-        if step >= self._next:
-            self._run.log(flatten(metrics), step=step)
+        """wandb takes a step once, but a pruning, an evaluation and a loss of it come one after the other."""
+        if step < self._next:
+            return
+        if self._held is not None and self._held[0] == step:
+            self._held[1].update(flatten(metrics))
+        else:
+            self._release()
+            self._held = (step, flatten(metrics))
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._run.log(self._held[1], step=self._held[0])
+            self._held = None
 
     def _write_offline(self) -> None:
         for old in self._folder.glob("wandb/offline-run-*"):
@@ -159,14 +171,17 @@ class WandbTracker:
     def finish(self, result: Mapping[str, Any]) -> None:
         if self._is_offline:
             self._guarded(self._write_offline)
+        self._guarded(self._release)
         keys = ("metric", "metrics", "dense", "recovery", "sparsity", "seconds")
         self._guarded(lambda: self._run.summary.update(flatten({key: result[key] for key in keys})))
         self._guarded(lambda: self._run.finish())
         self._failed = True  # nothing more to close
 
     def close(self) -> None:
+        """A step that is held back online is sent by the session that goes on; offline that writes everything anew."""
         if self._is_offline:
             self._guarded(self._write_offline)
+            self._guarded(self._release)
         self._guarded(lambda: self._run.finish(exit_code=1))
 
     def where(self) -> str | None:

@@ -98,10 +98,11 @@ def train(job: Job) -> Trained:
         job.model, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps
     )
     start, rows, trained = _restore(job, optimizer)
-    log = _Log(job.trackers(rows), rows, scaled=job.accelerator.scaler is not None)
+    log = _Log(job.trackers(rows), rows, job.accelerator.scaler)
     if not trained.finished:
         _loop(job, optimizer, start, trained, log)
     if settings.keep == "best" and trained.best is not None:
+        job.accelerator.wait_for_everyone()  # the main process has written it
         _load_best(job, int(trained.best["step"]))
     return trained
 
@@ -116,7 +117,7 @@ def _loop(job: Job, optimizer: torch.optim.Optimizer, start: int, trained: Train
         for step in range(start, plan.steps + 1):
             if step < plan.steps:  # what is due at the very end is part of what the last checkpoint holds
                 stopping, saving = _agreed(accelerator, step, stop.asked, saver.due())
-                if stopping or saving or saver.due_at(step):
+                if stopping or saving or (step > start and saver.due_at(step)):
                     saver.save(step)
                 if stopping:
                     raise KeyboardInterrupt
@@ -131,7 +132,7 @@ def _loop(job: Job, optimizer: torch.optim.Optimizer, start: int, trained: Train
                 forget_moments(optimizer)
             set_lr(optimizer, plan.lr(step))
             _seed(step_seed(job.seed, step, accelerator.process_index), accelerator.device)
-            with memory_advice(_smaller_parts(settings, step)):
+            with memory_advice(_smaller_parts(settings, step, accelerator.num_processes)):
                 row = _update(job, model, prepared, order(step))
             log.add(step, row | _position(plan, phase, step), examples=settings.batch_size)
             if progress.due():
@@ -163,12 +164,12 @@ def _agreed(accelerator: Accelerator, step: int, *flags: bool) -> list[bool]:
     return [bool(flag) for flag in total.tolist()]
 
 
-def _smaller_parts(settings: TrainerConfig, step: int) -> str:
+def _smaller_parts(settings: TrainerConfig, step: int, processes: int = 1) -> str:
     """What to do when an update needs too much memory."""
     size, parts = settings.batch_size, settings.accumulation
     at = f"at step {step}, where a batch of {size} is computed in {parts} part{'s' if parts > 1 else ''}"
     more = next((count for count in range(2 * parts, size + 1) if size % count == 0), None)
-    if more is None:
+    if more is None or parts * processes >= size:
         return f"{at}: lower dataset.max_length, or choose a smaller model"
     return f"{at}: add trainer.accumulation={more}, which halves a part and keeps the batch, and the run goes on"
 
@@ -248,7 +249,10 @@ def _prune(job: Job, step: int, optimizer: Any, trained: Trained, log: _Log) -> 
 
 def _evaluate(job: Job, step: int, trained: Trained, log: _Log, progress: TrainingProgress) -> None:
     log.flush()
-    metrics = job.evaluate(job.model)
+    try:
+        metrics = job.evaluate(job.model)
+    except RunError as error:
+        raise RunError(f"after {step} steps: {error}") from error
     log.event(step, {"eval": metrics})
     value = metrics[job.task.metric]
     progress.note(f"step {step}: {job.task.metric} {value:.4f} at sparsity {100 * job.plan.sparsity(step - 1):.1f} %")
@@ -306,7 +310,9 @@ class _Saver:
         self._best = deque([self._best_step()], maxlen=KEPT)
 
     def due(self) -> bool:
-        """By this process's clock. However slow the disk, saving takes at most a fiftieth of the time."""
+        """By the clock of the process that saves. However slow the disk, that takes at most a fiftieth of the time."""
+        if not self._job.accelerator.is_main_process:
+            return False
         wait = max(60 * self._job.settings.checkpoint_minutes, 50 * self._cost)
         return time.monotonic() - self._saved > wait
 
@@ -349,9 +355,9 @@ class _Saver:
 class _Log:
     """One row a step. Losses stay tensors until a flush, so that a GPU is not made to wait at every step."""
 
-    def __init__(self, trackers: list[Tracker], rows: int, scaled: bool) -> None:
-        """`rows` were logged before."""
-        self._trackers, self.rows, self._scaled = trackers, rows, scaled
+    def __init__(self, trackers: list[Tracker], rows: int, scaler: Any) -> None:
+        """`rows` were logged before. `scaler`: of the loss in fp16, else None."""
+        self._trackers, self.rows, self._scaler = trackers, rows, scaler
         self._pending: list[tuple[int, dict[str, Any]]] = []
         self._clock, self._examples = time.monotonic(), 0
         self.rate = 0.0
@@ -369,12 +375,17 @@ class _Log:
         Raises:
             RunError: a loss or gradient norm among it is NaN or infinite.
         """
+        if self._scaler is not None and self._pending and self._scaler.get_scale() < 1:
+            raise RunError(
+                f"the gradients overflow fp16 up to step {self._pending[-1][0]}, whatever the loss is scaled by: "
+                "the last good checkpoint is kept; lower trainer.lr, or set trainer.precision=bf16 or fp32"
+            )
         now = time.monotonic()
         if self._pending and now > self._clock:
             self.rate = self._examples / (now - self._clock)
         for step, row in self._pending:
             numbers = _numbers(row)
-            _refuse_not_finite(step, numbers, self._scaled)
+            _refuse_not_finite(step, numbers, self._scaler is not None)
             self._write(step, numbers | {"examples_per_second": round(self.rate, 2)})
         self._pending, self._examples, self._clock = [], 0, now
 
@@ -407,17 +418,22 @@ def _refuse_not_finite(step: int, row: dict[str, Any], scaled: bool) -> None:
 
 class _Stop:
     asked = False
+    since = 0.0
 
 
 @contextmanager
 def _stoppable() -> Iterator[_Stop]:
-    """Ctrl-C and SIGTERM ask the loop to save and stop after the update it is in; a second Ctrl-C stops at once."""
+    """Ctrl-C and SIGTERM ask the loop to save and stop after the update it is in; a second Ctrl-C stops at once.
+
+    Not a second signal of any kind: launchers and batch systems send theirs twice.
+    """
     stop = _Stop()
 
     def ask(number: int, _: Any) -> None:
-        if stop.asked:
+        if stop.asked and number == signal.SIGINT and time.monotonic() > stop.since + 0.5:
             raise KeyboardInterrupt
-        stop.asked = True
+        if not stop.asked:
+            stop.asked, stop.since = True, time.monotonic()
 
     try:
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -97,6 +97,8 @@ def run_sweep(args: Namespace) -> int:
         try:
             result = run_one(_checked(overrides, args.config_dir), args.force)
         except Exception as error:
+            if os.environ.get("WORLD_SIZE", "1") != "1":
+                raise  # of several processes, those that did not fail would go on with this member
             failed.append(name)
             complain(f"{name}: {'; '.join(report(error))}")
             return None

@@ -75,7 +75,7 @@ def main() -> int:
     finished = 0
     while kills.total() < args.kills or (place / "killed").exists():
         process = start(place / "killed")
-        status = wait(process, draw.uniform(0.3 * whole, whole) if kills.total() < args.kills else 3600)
+        status = wait(process, draw.uniform(0.2 * whole, 0.7 * whole) if kills.total() < args.kills else 3600)
         if status is None:
             how = draw.choice(SIGNALS)
             process.send_signal(how)

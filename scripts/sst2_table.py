@@ -223,7 +223,7 @@ def show(rows: list[Summary], markdown: bool) -> None:
 
 
 def plot(rows: list[Summary], path: Path) -> None:
-    """A dot a seed and a bar for the mean, row by row, with the dense model's mean as a line."""
+    """A dot a seed and a stroke for the mean, row by row, with the dense model's mean as a line."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -233,12 +233,14 @@ def plot(rows: list[Summary], path: Path) -> None:
     shown = [row for row in rows if row.level in (0.0, 0.9)]
     figure, axis = pyplot.subplots(figsize=(8, 0.5 * len(shown) + 1))
     for place, row in enumerate(reversed(shown)):
-        axis.barh(place, statistics.mean(row.accuracies), color="#9ecae1" if row.level else "#bdbdbd", height=0.6)
-        axis.plot(row.accuracies, [place] * len(row.accuracies), "o", color="#08306b", markersize=4)
+        axis.plot(statistics.mean(row.accuracies), place, "|", color="#cb181d", markersize=18, markeredgewidth=2)
+        axis.plot(row.accuracies, [place] * len(row.accuracies), "o", color="#08306b", markersize=5, alpha=0.7)
     axis.axvline(statistics.mean(shown[0].accuracies), color="#636363", linewidth=1, linestyle="--")
     axis.set_yticks(range(len(shown)), [row.name for row in reversed(shown)])
     axis.set_xlim(45, 92)
-    axis.set_xlabel("accuracy on SST-2's dev set (%), 90 % pruned; a dot a seed")
+    axis.grid(axis="x", color="#e0e0e0", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.set_xlabel("accuracy on SST-2's dev set (%), level 90 %; a dot a seed, a stroke their mean")
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
 

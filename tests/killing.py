@@ -6,6 +6,7 @@ import functools
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import traceback
@@ -85,7 +86,7 @@ def run_until(place: str, kill_at: int, how: int = signal.SIGKILL, trace: str | 
 def _watched(function: Callable[..., Any], name: str, passing: Callable[[str], None]) -> Callable[..., Any]:
     @functools.wraps(function)
     def watched(*args: Any, **kwargs: Any) -> Any:
-        what = Path(str(args[-1])).name if name == "replace" else ""
+        what = re.sub(r"\d+\.tmp$", "tmp", Path(str(args[-1])).name) if name == "replace" else ""
         passing(f"{name} before {what}")
         result = function(*args, **kwargs)
         passing(f"{name} after {what}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 from pathlib import Path
@@ -106,3 +107,57 @@ def history(folder: RunFolder) -> list[dict[str, Any]]:
     assert [row["_step"] for row in rows] == sorted({row["_step"] for row in rows})
     timed = ("examples_per_second", "_runtime", "_timestamp")
     return [{key: value for key, value in row.items() if key not in timed} for row in rows]
+
+
+def test_ctrl_c_while_checkpoints_are_removed_leaves_the_run_finished(tmp_path: Path) -> None:
+    place = prepare(tmp_path)
+    process = start(interrupted_in_the_clearing, str(place))
+    process.join(120)
+    assert process.exitcode == 130
+    tiny = runs_in(place)["tiny"]
+    assert json.loads(tiny.result.read_text())["status"] == "finished" and tiny.state.exists()
+    assert finished_again(place) == []  # no update is made twice
+    assert not tiny.state.exists()
+
+
+def interrupted_in_the_clearing(place: str) -> None:
+    from prunebench import run as conductor
+
+    original = conductor.remove
+
+    def remove(path: Path) -> None:
+        if path.name == "state" and path.parent.parent.name == "tiny":
+            os.kill(os.getpid(), signal.SIGINT)
+        original(path)
+
+    conductor.remove = remove  # type: ignore[assignment]
+    run_until(place, -1, **settings("local"))
+
+
+def finished_again(place: Path) -> list[str]:
+    """The updates that the same call still makes."""
+    process = start(traced, str(place), str(place / "again.json"))
+    process.join(120)
+    assert process.exitcode == 0
+    return [moment for moment in json.loads((place / "again.json").read_text()) if "_update" in moment]
+
+
+def test_force_that_is_killed_leaves_no_finished_run_without_a_model(tmp_path: Path) -> None:
+    place = prepare(tmp_path)
+    assert finished_again(place)
+    process = start(killed_in_force, str(place))
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert not runs_in(place)["tiny"].result.exists()
+
+
+def killed_in_force(place: str) -> None:
+    from prunebench import run as conductor
+    from tests.tiny import tiny_config
+
+    def remove(path: Path) -> None:
+        if path.parent.name == "tiny":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    conductor.remove = remove  # type: ignore[assignment]
+    conductor.run(tiny_config(Path(place), **settings()), force=True)

@@ -32,7 +32,7 @@ from prunebench import paths, train
 from prunebench.run import run
 from tests.tiny import tiny_config
 
-place, name, kill_at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+place, name, kill_at, keep = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
 original, temporary, calls = train._update, paths._temporary, []
 
@@ -40,7 +40,7 @@ original, temporary, calls = train._update, paths._temporary, []
 def update(job, *args):
     assert job.accelerator.num_processes == int(world)
     calls.append(job.title)
-    if rank == "1" and calls.count(name + " seed 1") == kill_at:
+    if kill_at and rank == "1" and calls.count(name + " seed 1") == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(job, *args)
 
@@ -52,7 +52,8 @@ def only_the_first_writes(path):
 
 train._update, paths._temporary = update, only_the_first_writes
 torch.set_num_threads(1)
-settings = {"dropout": 0.0, "eps": 1e-3, "batch_size": 17, "checkpoint_steps": 4}
+settings = {"dropout": 0.0, "eps": 1e-3, "batch_size": 17, "checkpoint_steps": 4, "keep": keep}
+settings |= {"eval_every": 100.0} if keep == "best" else {}
 run(tiny_config(place, name=name, **{"trainer__" + key: value for key, value in settings.items()}))
 '''
 
@@ -72,12 +73,14 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def work(place: Path, name: str, processes: int = 1, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
+def work(
+    place: Path, name: str, processes: int = 1, kill_at: int = 0, keep: str = "last"
+) -> subprocess.CompletedProcess[str]:
     """A worker's run called `name`; `kill_at`: process 1 is killed at that update of it."""
     script = place / "worker.py"
     script.write_text(WORKER)
     launcher = [sys.executable] if processes == 1 else torchrun()
-    command = [*launcher, str(script), str(place), name, str(kill_at)]
+    command = [*launcher, str(script), str(place), name, str(kill_at), keep]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, cwd=ROOT)
 
 
@@ -127,6 +130,14 @@ def test_what_two_processes_began_one_can_finish(alone: Path) -> None:
     equal_masks_and_near_weights(folder(alone, "handed"), folder(alone, "alone"))
     steps = [row["step"] for row in rows_of(folder(alone, "handed")) if "loss" in row]
     assert steps == list(range(len(steps)))
+
+
+def test_all_processes_find_the_best_weights(alone: Path) -> None:
+    """The last evaluation is the best, so that one process has only just written them."""
+    done = work(alone, "best", processes=2, keep="best")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(folder(alone, "best").result.read_text())
+    assert result["metric"]["weights"] == "best" and result["training"]["best"]["step"] > 0
 
 
 def test_torchrun_starts_the_command_line(alone: Path) -> None:

@@ -102,6 +102,7 @@ def test_a_resumed_run_goes_on_under_its_id_and_every_step_is_sent_once(
     for step in range(2, 4):
         tracker.log(step, {"loss": 1.0})
     assert fake["settings"]["id"] == first
+    tracker.finish(RESULT)
     assert [step for step, _ in fake["run"].rows] == list(range(there, 4))
 
 
@@ -116,6 +117,22 @@ def test_a_run_begun_anew_has_another_id(tmp_path: Path, fake: dict[str, Any]) -
 def test_a_run_that_failed_is_closed_as_failed(tmp_path: Path, fake: dict[str, Any]) -> None:
     start(tmp_path).close()
     assert fake["run"].exits == [1]
+
+
+def test_a_step_is_sent_when_it_is_complete(tmp_path: Path, fake: dict[str, Any]) -> None:
+    """An evaluation and a loss of the same step; and what a failure cuts in two is sent by the session that goes on."""
+    tracker = start(tmp_path)
+    tracker.log(0, {"loss": 1.0})
+    tracker.log(1, {"eval": {"accuracy": 0.5}})
+    assert fake["run"].rows == [(0, {"loss": 1.0})]
+    tracker.close()
+    assert fake["run"].rows == [(0, {"loss": 1.0})]
+    fake["run"] = FakeRun(step=1)
+    tracker = start(tmp_path, [{"step": 0, "loss": 1.0}])
+    tracker.log(1, {"eval": {"accuracy": 0.5}})
+    tracker.log(1, {"loss": 0.5})
+    tracker.finish(RESULT)
+    assert fake["run"].rows == [(1, {"eval/accuracy": 0.5, "loss": 0.5})]
 
 
 def test_disabled_means_nothing_is_begun(tmp_path: Path, fake: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
