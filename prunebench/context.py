@@ -11,10 +11,11 @@ from accelerate import Accelerator
 
 from prunebench.config import RunConfig
 from prunebench.devices import plain_attention_is_faster
-from prunebench.digest import DENSE, dense_config, needs_dense, run_digest
+from prunebench.digest import DENSE, dense_config, needs_dense, prunes, run_digest
 from prunebench.identity import model_identity
-from prunebench.models import load_model, load_tokenizer, outline_model
+from prunebench.models import has_head, known_labels, load_model, load_tokenizer, outline_model
 from prunebench.paths import RunFolder
+from prunebench.progress import say
 from prunebench.tasks.base import Task, load_task
 from prunebench.tasks.encoding import tokenizer_identity
 from prunebench.teacher import teacher_labels
@@ -82,6 +83,10 @@ def settle_labels(config: RunConfig) -> tuple[RunConfig, Task]:
     if config.start in ("teacher", "pretrained") or task.problem != "classification":
         return config, task
     order = teacher_labels(task, config.start)
+    unnamed = known_labels(config.start, head=task.head) is None and has_head(config.start, task.head)
+    if prunes(config) and unnamed and not all(label.isdigit() for label in task.labels or []):
+        names = ", ".join(f"{index} = {label}" for index, label in enumerate(task.labels or []))
+        say(f"{config.start} does not name its outputs: they are taken for {names} (dataset.labels=[...] changes that)")
     if order == task.labels:
         return config, task
     config = replace(config, dataset=replace(config.dataset, labels=order))

@@ -14,6 +14,7 @@ from prunebench.curves import units_of_pruning
 from prunebench.digest import dense_config, prunes
 from prunebench.errors import UsageError, brief, did_you_mean
 from prunebench.facts import folder_config, head_class, labels_of, training_data
+from prunebench.identity import TOKENIZER, WEIGHTS, has_any
 from prunebench.plan import make_plan, schedule_problems
 from prunebench.sizes import ALIASES, DEFAULTS, component_sizes
 from prunebench.sparsity.axes import check_axes
@@ -178,6 +179,8 @@ def _start(config: RunConfig) -> Iterator[str]:
     if config.start not in ("teacher", "pretrained"):
         hint = did_you_mean(config.start, ("teacher", "pretrained"))
         must = f"must be teacher, pretrained or the folder of a fine-tuned model{hint}"
+        if "/" in config.start:
+            must = "there is no such folder"
         yield from _model_folder("start", config.start, must)
 
 
@@ -194,7 +197,7 @@ def _model(config: RunConfig) -> Iterator[str]:
 def _teachers_place(config: RunConfig) -> Iterator[str]:
     teacher = config.distillation.teacher
     if teacher not in ("auto", "none") and (_is_folder_name(teacher) or "/" not in teacher):
-        hint = did_you_mean(teacher, ("auto", "none"))
+        hint = did_you_mean(teacher, ("auto", "none")) if "/" not in teacher else ""
         yield from _model_folder("distillation.teacher", teacher, f"must be auto, none, a folder or owner/name{hint}")
 
 
@@ -210,6 +213,31 @@ def _model_folder(key: str, folder: str, otherwise: str) -> Iterator[str]:
         yield f"{shown}: the folder has no config.json; give one that save_pretrained has written"
     elif not isinstance((folder_config(folder) or {}).get("model_type"), str):
         yield f"{shown}: its config.json is not that of a model (no JSON object with a model_type)"
+    elif not has_any(folder, WEIGHTS):
+        yield (
+            f"{shown} holds no model.safetensors, and pickled weights are not read, since they can run code: load them "
+            "once with transformers' from_pretrained(..., use_safetensors=False), and save_pretrained to a new folder"
+        )
+
+
+def _tokenizer(config: RunConfig) -> Iterator[str]:
+    """A model whose folder has none, or that has no folder at all."""
+    model, start = config.model, config.start
+    if model.tokenizer or config.dataset.task == "synthetic":
+        return
+    if model.from_config:
+        yield (
+            f"model={brief(model.name)} is built from its config and has no tokenizer for "
+            f"dataset={brief(config.dataset.name)}: give model.tokenizer=<hub name or folder>, or "
+            "model=hf model.name=<hub name or folder>"
+        )
+        return
+    source = model.name if start in ("teacher", "pretrained") else start
+    if os.path.isfile(os.path.join(source, "config.json")) and not has_any(source, TOKENIZER):
+        yield (
+            f"{brief(source, LONGEST_PATH)} holds no tokenizer ({', '.join(TOKENIZER)}): "
+            "give model.tokenizer=<hub name or folder>"
+        )
 
 
 def _heads(config: RunConfig) -> Iterator[str]:
@@ -360,6 +388,7 @@ RULES = (
     Rule(_start, ("start",)),
     Rule(_model, ("start", "model.name", "model.from_config")),
     Rule(_teachers_place, ("distillation.teacher",)),
+    Rule(_tokenizer, ("start", "model", "dataset.task")),
     Rule(_heads, ("start", "model.name", "model.from_config", "distillation", *DATA)),
     Rule(_components, ("sparsity", "start", "model", "dataset.task", "pruning.components", "pruning.budget_from")),
     Rule(_length, ("model", "dataset.task", "dataset.max_length", "dataset.doc_stride")),

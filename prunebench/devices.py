@@ -27,6 +27,8 @@ DEFAULT_THREADS = torch.get_num_threads()
 
 def resolve_precision(precision: str, device: str) -> str:
     """fp32, bf16 or fp16. "auto" is bf16 on GPUs that have it and fp32 elsewhere, where it can be bit-reproducible."""
+    if device in ("cuda", "mps") and not _has(device):
+        raise UsageError(f"trainer.device={device}: torch sees none here (prunebench doctor tells); use auto or cpu")
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if precision == "auto":
         return "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
@@ -41,8 +43,6 @@ def make_accelerator(precision: str, device: str, threads: int | None = None) ->
     `threads` of the CPU: None is torch's own choice.
     """
     torch.set_num_threads(threads or DEFAULT_THREADS)
-    if device in ("cuda", "mps") and not _has(device):
-        raise UsageError(f"trainer.device={device}: torch sees none here (prunebench doctor tells); use auto or cpu")
     if processes() == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
     mixed = "no" if precision == "fp32" else precision

@@ -38,6 +38,11 @@ def model_folder(name: str, revision: str | None = None, patterns: Sequence[str]
     return _snapshot(name, revision, patterns)
 
 
+def has_any(folder: str | Path, patterns: Sequence[str]) -> bool:
+    """Whether one of the files that `patterns` describe is in `folder`."""
+    return any(path for pattern in patterns for path in Path(folder).glob(pattern))
+
+
 def model_identity(name: str, revision: str | None = None) -> str:
     """What the model's contents are known by: "sha256:..." of a folder, the commit hash of a hub model.
 

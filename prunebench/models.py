@@ -14,7 +14,7 @@ import transformers
 from transformers.utils import logging
 
 from prunebench.errors import UsageError, did_you_mean
-from prunebench.identity import CONFIG, TOKENIZER, TOKENIZER_SETTINGS, model_folder
+from prunebench.identity import CONFIG, TOKENIZER, TOKENIZER_SETTINGS, has_any, model_folder
 from prunebench.targets import fresh_parameters
 
 
@@ -23,7 +23,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     folder = Path(name).expanduser()
     if not folder.is_dir():  # else it may hold a tokenizer alone, without config.json
         folder = model_folder(name, revision, (CONFIG, *TOKENIZER, *TOKENIZER_SETTINGS))
-    if not any(path for pattern in TOKENIZER for path in folder.glob(pattern)):
+    if not has_any(folder, TOKENIZER):
         # transformers 5 would build one of a handful of special tokens, without a word
         raise UsageError(f"'{name}' holds no tokenizer ({', '.join(TOKENIZER)}): give model.tokenizer=<name or folder>")
     try:
@@ -187,10 +187,16 @@ def _set_labels(
             "use its own dataset, or start from a model without this head"
         )
     own = _label_names(config) if tuned else None
-    if own and labels and [label.casefold() for label in own] != [str(label).casefold() for label in labels]:
+    numbered = labels and all(str(label).isdigit() for label in labels)  # ids: they stand for the model's own names
+    if (
+        own
+        and labels
+        and not numbered
+        and [label.casefold() for label in own] != [str(label).casefold() for label in labels]
+    ):
         raise UsageError(
             f"model '{name}' is fine-tuned for the labels {own}, in this order, the dataset has {list(labels)}: "
-            "name the dataset's in the model's order with dataset.labels=[...]"
+            f"name the dataset's in the model's order, or add dataset.labels=[{','.join(own)}] if they are the same"
         )
     new = own or [str(label) for label in labels or [f"LABEL_{i}" for i in range(num_labels)]]
     config.id2label = dict(enumerate(new))

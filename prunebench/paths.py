@@ -156,6 +156,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def free_bytes(place: str | Path) -> int:
+    """Room on the disk of `place`, which need not exist yet."""
+    path = Path(place).absolute()
+    return shutil.disk_usage(next(parent for parent in (path, *path.parents) if parent.exists())).free
+
+
 @contextmanager
 def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """One holder at a time, across processes. The kernel frees the lock of a holder that was killed.

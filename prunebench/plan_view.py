@@ -11,6 +11,7 @@ from rich.text import Text
 
 from prunebench.digest import prunes
 from prunebench.drawing import Axis, plot
+from prunebench.paths import free_bytes
 from prunebench.preview import (
     PhaseRow,
     Preview,
@@ -111,7 +112,9 @@ def _disk(shown: Preview) -> list[str]:
     after = sum(value for name, value in parts.items() if name != "checkpoints")
     running = after + parts["checkpoints"]
     what = ", ".join(f"{name} {size(value)}" for name, value in parts.items() if value)
-    return [f"at most {size(running)} while it runs, {size(after)} after", f"({what})"]
+    free = free_bytes(shown.config.outputs)
+    enough = f"{size(free)} free" if free > running else f"only {size(free)} free: choose other outputs, or make room"
+    return [f"at most {size(running)} while it runs, {size(after)} after; {enough}", f"({what})"]
 
 
 # --- the tables ---------------------------------------------------------------------------------------------------

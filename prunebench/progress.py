@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -18,11 +18,17 @@ console = Console(stderr=True, highlight=False, quiet=os.environ.get("RANK", "0"
 
 def say(message: str) -> None:
     """One line that a user wants to know even in a log file."""
-    console.print(message, markup=False, soft_wrap=True)
+    _print(message)
 
 
 def warn(message: str) -> None:
-    console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+    _print(f"warning: {message}", style="yellow")
+
+
+def _print(message: str, on: Console = console, style: str | None = None) -> None:
+    """A run outlives the terminal or the pipe that it talks to."""
+    with suppress(BrokenPipeError):
+        on.print(message, style=style, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -63,7 +69,7 @@ class TrainingProgress:
 
     def note(self, message: str) -> None:
         """A line above the bar: an evaluation, an alarm."""
-        self._progress.console.print(message, markup=False, soft_wrap=True)
+        _print(message, self._progress.console)
 
 
 def _bar() -> Progress:

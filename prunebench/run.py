@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,14 +17,14 @@ from prunebench.config import RunConfig
 from prunebench.context import Context, identify, settle_labels, tokenizer_of
 from prunebench.devices import exclusive, is_main, is_out_of_memory, make_accelerator, resolve_precision
 from prunebench.digest import dense_config, prunes
-from prunebench.errors import RunError, no_room, one_line
-from prunebench.paths import RunFolder, cache_dir, remove, remove_leftovers, write_json, write_text
+from prunebench.errors import RunError, UsageError, no_room, one_line
+from prunebench.paths import RunFolder, cache_dir, free_bytes, remove, remove_leftovers, write_json, write_text
 from prunebench.plan import Plan, make_plan
 from prunebench.progress import say, warn
 from prunebench.scoring import begin_result, encode_for_scoring, evaluate_folder, evaluate_model, export, score
-from prunebench.tasks.base import Encoded
+from prunebench.tasks.base import Encoded, Task
 from prunebench.tracking import LocalTracker, Tracker, WandbTracker
-from prunebench.train import Job, train
+from prunebench.train import Job, ending_signals, train
 from prunebench.validate import check
 
 __all__ = ["evaluate_folder", "run"]
@@ -56,8 +55,9 @@ def run(config: RunConfig, *, force: bool = False) -> dict[str, Any]:
             raise explained from error
 
 
-def _run(config: RunConfig, force: bool) -> dict[str, Any]:
+def _run(config: RunConfig, force: bool, is_teacher: bool = False) -> dict[str, Any]:
     check(config)
+    _make_outputs(config.outputs)
     config, task = settle_labels(config)
     precision = resolve_precision(config.trainer.precision, config.trainer.device)
     tokenizer = tokenizer_of(config, task)
@@ -67,12 +67,16 @@ def _run(config: RunConfig, force: bool) -> dict[str, Any]:
         done = folder.read_result()
         if done and done["status"] == "finished" and not force:
             _remove_state(folder)
-            say(f"{folder.root} is finished already (--force redoes it)")
+            say(
+                f"{folder.root} is finished already"
+                + (" (--force redoes it)" if not is_teacher else ": the dense model")
+            )
             return done
         check_fit(config, task, tokenizer)
         data = task.encode("train", tokenizer, cache_dir(config.outputs))
         plan = make_plan(config, len(data))
-        dense = _run(dense_config(config), force=False) if prunes(config) else None
+        dense = _run(dense_config(config), force=False, is_teacher=True) if prunes(config) else None
+        _question_labels(config, task, dense)
         accelerator = make_accelerator(precision, config.trainer.device, config.trainer.threads)
         context = Context(config, task, folder, digest, precision, tokenizer, accelerator, dense)
         if context.writes:
@@ -93,6 +97,28 @@ def _run(config: RunConfig, force: bool) -> dict[str, Any]:
         return result
 
 
+def _question_labels(config: RunConfig, task: Task, dense: Mapping[str, Any] | None) -> None:
+    """A fine-tuned model that guesses no better than chance most likely has its labels in another order."""
+    if dense is None or config.start in ("teacher", "pretrained") or task.problem != "classification":
+        return
+    accuracy = dense["metrics"].get("accuracy", 1.0)
+    if accuracy <= 1 / task.num_labels:
+        names = ", ".join(task.labels or [])
+        warn(
+            f"before any pruning start={config.start} has an accuracy of {accuracy:.4f}, no better than chance: do its "
+            f"outputs stand for {names}, in this order? dataset.labels=[...] says otherwise"
+        )
+
+
+def _make_outputs(outputs: str) -> None:
+    try:
+        Path(outputs).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if no_room(error):
+            raise
+        raise UsageError(f"outputs={outputs}: {error.strerror}: choose a folder that can be made") from error
+
+
 def _remove_state(folder: RunFolder) -> None:
     """The checkpoints of a finished run."""
     if is_main():
@@ -108,10 +134,10 @@ def _explained(error: BaseException, outputs: str) -> BaseException:
     reason = no_room(error)
     if reason is None:
         return error
-    place = Path(getattr(error, "filename", None) or outputs)
-    there = next(parent for parent in (place, *place.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(there).free / 1e9
-    return RunError(f"{place}: {reason} ({free:.1f} GB free): make room, and the same command goes on")
+    place = getattr(error, "filename", None) or outputs
+    return RunError(
+        f"{place}: {reason} ({free_bytes(place) / 1e9:.1f} GB free): make room, and the same command goes on"
+    )
 
 
 def _write_down(context: Context, status: str, error: BaseException) -> None:
@@ -126,16 +152,17 @@ def _write_down(context: Context, status: str, error: BaseException) -> None:
 
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does; inside the loop, see `train`, both wait for the update."""
+    """SIGTERM and SIGHUP end a run as Ctrl-C does; inside the loop, see `train`, all wait for the update."""
     try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        before = {number: signal.signal(number, signal.default_int_handler) for number in ending_signals()}
     except ValueError:  # not the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _execute(context: Context, data: Encoded, plan: Plan, trackers: list[Tracker]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from prunebench.errors import RunError
 from prunebench.optim import forget_moments, load_moments, make_optimizer, moments, set_lr
 from prunebench.paths import remove
 from prunebench.plan import Phase, Plan
-from prunebench.progress import TrainingProgress, warn
+from prunebench.progress import TrainingProgress, say, warn
 from prunebench.sparsity.sparsifier import Sparsifier
 from prunebench.tasks.base import Encoded, Heads, Task
 from prunebench.tracking import Tracker
@@ -99,6 +99,8 @@ def train(job: Job) -> Trained:
     )
     start, rows, trained = _restore(job, optimizer)
     log = _Log(job.trackers(rows), rows, job.accelerator.scaler)
+    if start:
+        say(f"{job.title}: goes on at step {start} of {job.plan.steps}")
     if not trained.finished:
         _loop(job, optimizer, start, trained, log)
     if settings.keep == "best" and trained.best is not None:
@@ -416,6 +418,12 @@ def _refuse_not_finite(step: int, row: dict[str, Any], scaled: bool) -> None:
             )
 
 
+def ending_signals() -> list[signal.Signals]:
+    """SIGTERM and, unless nohup had it ignored, SIGHUP: the terminal is gone."""
+    hangs_up = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return [signal.SIGTERM, *([signal.SIGHUP] if hangs_up else [])]
+
+
 class _Stop:
     asked = False
     since = 0.0
@@ -423,9 +431,9 @@ class _Stop:
 
 @contextmanager
 def _stoppable() -> Iterator[_Stop]:
-    """Ctrl-C and SIGTERM ask the loop to save and stop after the update it is in; a second Ctrl-C stops at once.
+    """Ctrl-C, SIGTERM and SIGHUP ask the loop to save and stop after the update it is in.
 
-    Not a second signal of any kind: launchers and batch systems send theirs twice.
+    A second Ctrl-C stops at once; not a second signal of any kind: launchers and batch systems send theirs twice.
     """
     stop = _Stop()
 
@@ -436,7 +444,7 @@ def _stoppable() -> Iterator[_Stop]:
             stop.asked, stop.since = True, time.monotonic()
 
     try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, *ending_signals())}
     except ValueError:  # not the main thread: whoever started the thread handles signals
         before = {}
     try:

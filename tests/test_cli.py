@@ -291,6 +291,8 @@ def test_eval_of_a_model_needs_its_data_named(
     model.mkdir()
     known = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}
     (model / "config.json").write_text(json.dumps(known))
+    for name in ("model.safetensors", "tokenizer.json"):  # only their presence is looked at here
+        (model / name).touch()
     assert main(["eval", str(model)]) == 2
     assert "name its data, for instance dataset=sst2" in capsys.readouterr().err
     assert main(["eval", str(model), "dataset=rte", "--json"]) == 0

@@ -33,6 +33,8 @@ def test_commands_compose(command: str, tmp_path: Path) -> None:
     model = tmp_path / "my-bert"
     model.mkdir()
     (model / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForSequenceClassification"]}')
+    for name in ("model.safetensors", "tokenizer.json"):  # only their presence is looked at
+        (model / name).touch()
     for name in ("train.csv", "validation.csv", "train.tsv.gz", "dev.tsv"):
         between = "," if "csv" in name else "\t"
         rows = [["sentence", "label"], *[["good", "positive"], ["bad", "negative"]] * 2000]

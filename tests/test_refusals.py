@@ -18,6 +18,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -467,6 +468,7 @@ def wrong_questions(rng: random.Random) -> Iterator[Case]:
 BERT = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
         "intermediate_size": 32, "vocab_size": 100, "max_position_embeddings": 512,
         "architectures": ["BertForSequenceClassification"]}  # fmt: skip
+MODEL_FILES = ("model.safetensors", "tokenizer.json")  # before torch is loaded only their presence is looked at
 MODELS_WRONG: dict[str, str] = {
     "no JSON": "{",
     "list": "[1]",
@@ -488,12 +490,30 @@ def wrong_models(rng: random.Random) -> Iterator[Case]:
 
                 def make(folder: Path, content=content, key=key, dataset=dataset) -> list[str]:  # type: ignore[no-untyped-def]
                     (folder / "config.json").write_text(content)
+                    for name in MODEL_FILES:
+                        (folder / name).touch()
                     return ["recipe=bert_smc_90", f"dataset={dataset}", f"{key}={folder}"]
 
                 teachers_size = key == "distillation.teacher" and wrong in ("size", "layers")
                 if not (teachers_size or (key == "model.name" and wrong == "body")):
                     says = "model.config." if wrong in ("size", "layers") else f"{key}="
                     yield Case(f"{key} with {wrong} for {dataset}", make, (says,))
+    for key, missing in product(("start", "model.name"), MODEL_FILES):
+
+        def lacking(folder: Path, key=key, missing=missing) -> list[str]:  # type: ignore[no-untyped-def]
+            (folder / "config.json").write_text(json.dumps(BERT))
+            (folder / "pytorch_model.bin").touch()
+            for name in MODEL_FILES:
+                if name != missing:
+                    (folder / name).touch()
+            return ["recipe=bert_smc_90", "dataset=sst2", f"{key}={folder}"]
+
+        says = "no tokenizer" if "token" in missing else "pickled weights are not read"
+        yield Case(f"{key} without {missing}", lacking, (says,))
+    for words in (["recipe=bert_smc_90", "model=quickstart"], ["recipe=quickstart", "dataset=sst2"]):
+        yield Case(
+            f"a model without a tokenizer: {words}", lambda folder, words=words: words, ("has no tokenizer for",)
+        )
 
 
 YAML_WRONG = {
@@ -665,6 +685,8 @@ def test_a_fine_tuned_model_with_the_same_labels_is_welcome(tmp_path: Path) -> N
         folder = tmp_path / str(index)
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(BERT | {"id2label": dict(enumerate(names))}))
+        for name in MODEL_FILES:
+            (folder / name).touch()
         for key in ("start", "distillation.teacher"):
             assert answer("plan", *BASE, f"{key}={folder}") == (0, "")
 
