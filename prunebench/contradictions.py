@@ -349,7 +349,8 @@ def _metrics(config: RunConfig) -> Iterator[str]:
 
 def _length(config: RunConfig) -> Iterator[str]:
     longest, asked = positions(config.model.config), config.dataset.max_length
-    if longest is not None and asked > longest:
+    readable = config.start in ("teacher", "pretrained") or folder_config(config.start) is not None
+    if readable and longest is not None and asked > longest:
         model = brief(config.model.name)
         yield f"dataset.max_length={asked}: {model} takes at most {longest} tokens; lower it to {longest}"
     if config.dataset.task == "question_answering" and config.dataset.doc_stride >= asked:
