@@ -6,29 +6,31 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-console = Console(stderr=True, highlight=False, quiet=os.environ.get("RANK", "0") != "0")
+
+class Undisturbed(Console):
+    """A run outlives the terminal or the pipe that it talks to; rich itself would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
+console = Undisturbed(stderr=True, highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 
 
 def say(message: str) -> None:
     """One line that a user wants to know even in a log file."""
-    _print(message)
+    console.print(message, markup=False, soft_wrap=True)
 
 
 def warn(message: str) -> None:
-    _print(f"warning: {message}", style="yellow")
-
-
-def _print(message: str, on: Console = console, style: str | None = None) -> None:
-    """A run outlives the terminal or the pipe that it talks to."""
-    with suppress(BrokenPipeError):
-        on.print(message, style=style, markup=False, soft_wrap=True)
+    console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -69,7 +71,7 @@ class TrainingProgress:
 
     def note(self, message: str) -> None:
         """A line above the bar: an evaluation, an alarm."""
-        _print(message, self._progress.console)
+        self._progress.console.print(message, markup=False, soft_wrap=True)
 
 
 def _bar() -> Progress:

@@ -57,6 +57,7 @@ def run_until(place: str, kill_at: int, how: int = signal.SIGKILL, trace: str | 
     `trace`: a file for the list of its moments, as `name before|after what`.
     """
     torch.set_num_threads(1)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which tests may run, has it ignored
     transformers.logging.disable_progress_bar()
     os.dup2(os.open(Path(place, "stderr"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     moments: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import re
@@ -233,6 +234,22 @@ def killed_at_the_last_pruning(place: str) -> None:
 
     Sparsifier.update = update  # type: ignore[method-assign]
     run_until(place, -1, **settings("local"))
+
+
+# --- nobody listens -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_outlives_the_pipe_it_talks_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `prunebench run ... 2>&1 | head -1`."""
+    monkeypatch.setattr("prunebench.progress.console.file", Closed())
+    assert run(tiny_config(prepare(tmp_path)))["status"] == "finished"
+
+
+class Closed(io.StringIO):
+    """What a pipe is whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
 
 
 # --- secrets and pickles ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tests.reading import rows_of, sums, timeless, wandb_history
 from tests.tiny import make_data, make_model
 
 POINTS = 42
-SIGNALS = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+SIGNALS = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 
 def prepare(place: Path) -> Path:

@@ -298,6 +298,33 @@ def test_a_fine_tuned_folder_keeps_its_head_labels_and_skips_the_dense_unit(tmp_
     assert model.config.id2label == {0: "Positive", 1: "Negative"}
 
 
+def test_numbers_stand_for_a_models_own_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = run(tiny_config(tmp_path, sparsity=0.5))
+    tuned = str(folder_of(first, tmp_path).model)
+    for name in ("train.csv", "validation.csv"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text.replace(",negative", ",0").replace(",positive", ",1"))
+    result = run(tiny_config(tmp_path, name="numbers", start=tuned, model__name=tuned))
+    assert result["dense"]["value"] == first["metric"]["value"]
+    assert "does not name its outputs" not in capsys.readouterr().err
+    model = AutoModelForSequenceClassification.from_pretrained(folder_of(result, tmp_path).model)
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+
+
+def test_outputs_without_names_are_told_and_a_wrong_order_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = folder_of(run(tiny_config(tmp_path, sparsity=0.5)), tmp_path).model
+    swap_labels(tuned, tmp_path / "swapped")
+    settings = json.loads((tmp_path / "swapped" / "config.json").read_text())
+    settings["id2label"], settings["label2id"] = {"0": "LABEL_0", "1": "LABEL_1"}, {"LABEL_0": 0, "LABEL_1": 1}
+    (tmp_path / "swapped" / "config.json").write_text(json.dumps(settings))
+    run(tiny_config(tmp_path, start=str(tmp_path / "swapped"), model__name=str(tmp_path / "swapped")))
+    told = capsys.readouterr().err
+    assert "they are taken for 0 = negative, 1 = positive (dataset.labels=[...] changes that)" in told
+    assert "no better than chance: do its outputs stand for negative, positive, in this order?" in told
+
+
 def swap_labels(source: Path, target: Path) -> None:
     """The same model with its two outputs, and their names, in the other order."""
     import shutil
