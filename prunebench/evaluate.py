@@ -31,9 +31,10 @@ def collect_rows(
     was_training = model.training
     model.eval()
     rows: dict[int, Row] = {}
-    advice = f"while scoring {batch_size} examples at once: lower dataset.max_length, or choose a smaller model"
-    if batch_size > 1:
-        advice = f"{advice.partition(':')[0]}: add trainer.eval_batch_size={batch_size // 2}, and the run goes on"
+    smaller = f"add trainer.eval_batch_size={batch_size // 2}, and the run goes on"
+    if batch_size == 1:
+        smaller = "lower dataset.max_length, or choose a smaller model"
+    advice = f"while scoring {batch_size} examples at once: {smaller}"
     for part in _by_length(data, batch_size, indices):
         with memory_advice(advice):
             batch = {name: tensor.to(device) for name, tensor in task.collate(data.batch(part)).items()}

@@ -57,12 +57,12 @@ def run(config: RunConfig, *, force: bool = False) -> dict[str, Any]:
 
 def _run(config: RunConfig, force: bool, is_teacher: bool = False) -> dict[str, Any]:
     check(config)
-    _make_outputs(config.outputs)
     config, task = settle_labels(config)
     precision = resolve_precision(config.trainer.precision, config.trainer.device)
     tokenizer = tokenizer_of(config, task)
     digest = identify(config, task, precision, tokenizer)
     folder = RunFolder(Path(config.outputs) / config.name / digest)
+    _make_outputs(config.outputs)
     with exclusive(folder.lock, config.trainer.device):
         done = folder.read_result()
         if done and done["status"] == "finished" and not force:

@@ -30,12 +30,6 @@ def runs_in(place: Path) -> dict[str, RunFolder]:
     return {name: RunFolder(next((place / "outputs" / name).iterdir())) for name in ("dense", "tiny")}
 
 
-def finish(place: Path, *args: Any) -> int | None:
-    process = start(run_until, str(place), *args)
-    process.join(120)
-    return process.exitcode
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, RunFolder], list[str]]:
     """The run that all others must equal, and its moments."""
