@@ -110,14 +110,25 @@ def _base_modules(model: nn.Module) -> set[nn.Module]:
 
 
 def _layer_modules(base: set[nn.Module]) -> set[nn.Module]:
-    """All modules inside the repeated layers: ModuleLists of one class of items that contain linear maps."""
-    inside: set[nn.Module] = set()
-    for module in base:
-        if isinstance(module, nn.ModuleList) and len({type(item) for item in module}) == 1:
-            members = set(module.modules())
-            if any(isinstance(member, (nn.Linear, Conv1D)) for member in members):
-                inside |= members
-    return inside
+    """All modules inside the repeated layers."""
+    return {member for module in base if _is_stack(module) for member in module.modules()}
+
+
+def _is_stack(module: nn.Module) -> bool:
+    """A ModuleList of items of one class that contain linear maps."""
+    return (
+        isinstance(module, nn.ModuleList)
+        and len({type(item) for item in module}) == 1
+        and any(isinstance(member, (nn.Linear, Conv1D)) for member in module.modules())
+    )
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """The repeated layers of the base model, in its order; of lists inside lists (ALBERT's groups) the outer ones."""
+    base = _base_modules(model)
+    stacks = [module for module in model.modules() if module in base and _is_stack(module)]
+    inner = {member for stack in stacks for member in stack.modules() if member is not stack}
+    return [layer for stack in stacks if stack not in inner for layer in stack.children()]
 
 
 def _describe(model: nn.Module) -> str:

@@ -32,14 +32,19 @@ class Scope(ABC):
             RunError: a score is NaN.
         """
         alive = [count_above(score, -math.inf) for score in scores]
+        floors = self.floors([score.numel() for score in scores], alive, keep)
+        return self.select(scores, min(keep, sum(alive)), floors, alive)
+
+    def floors(self, sizes: Sequence[int], alive: Sequence[int], keep: int) -> list[int]:
+        """What every matrix keeps at least. Raises UsageError where that is more than `keep` together."""
         floor = as_written(self.floor)
-        floors = [min(math.ceil(floor * score.numel()), left) for score, left in zip(scores, alive, strict=True)]
+        floors = [min(math.ceil(floor * size), left) for size, left in zip(sizes, alive, strict=True)]
         if sum(floors) > keep:
             raise UsageError(
                 f"pruning.scope.floor={self.floor:g} needs {sum(floors)} weights, but only {keep} are to be left: "
                 "lower pruning.scope.floor or sparsity"
             )
-        return self.select(scores, min(keep, sum(alive)), floors, alive)
+        return floors
 
     @abstractmethod
     def select(self, scores: Sequence[Tensor], keep: int, floors: list[int], alive: list[int]) -> list[Tensor]:
@@ -74,6 +79,11 @@ class PerMatrix(Scope):
     def select(self, scores: Sequence[Tensor], keep: int, floors: list[int], alive: list[int]) -> list[Tensor]:
         counts = share(keep, [self.weight(*score.shape) for score in scores], floors, alive)
         return [self.within(score, count) for score, count in zip(scores, counts, strict=True)]
+
+    def counts(self, shapes: Sequence[tuple[int, int]], alive: Sequence[int], keep: int) -> list[int]:
+        """How many of its (out, in) units every matrix is to keep, of which `alive` are left; errors as in `masks`."""
+        floors = self.floors([out * inputs for out, inputs in shapes], alive, keep)
+        return share(min(keep, sum(alive)), [self.weight(*shape) for shape in shapes], floors, alive)
 
     @abstractmethod
     def weight(self, rows: int, columns: int) -> int:

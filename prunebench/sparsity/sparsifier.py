@@ -1,19 +1,26 @@
-"""Composes criterion, scope and pattern, and owns the masks."""
+"""Composes criterion, scope, pattern, refinement, update and regrowth, and owns the masks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
+from prunebench.curves import SHAPES
 from prunebench.errors import RunError, UsageError
-from prunebench.sparsity.criteria import CRITERIA, Criterion
+from prunebench.sparsity.calibration import Calibration
+from prunebench.sparsity.criteria import CRITERIA, Criterion, Sample, Solver
 from prunebench.sparsity.masks import clear, count, exclude, has_nan
-from prunebench.sparsity.patterns import PATTERNS, Pattern
-from prunebench.sparsity.scopes import SCOPES, Scope
+from prunebench.sparsity.patterns import PATTERNS, Budget, Pattern
+from prunebench.sparsity.refinements import REFINEMENTS, Refinement
+from prunebench.sparsity.regrowth import REGROWTHS, Regrowth
+from prunebench.sparsity.scopes import SCOPES, PerMatrix, Scope
+from prunebench.sparsity.stats import GradientStat, InputStat
+from prunebench.sparsity.updates import UPDATES, WeightUpdate
 
 if TYPE_CHECKING:
     from prunebench.targets import Target
@@ -32,6 +39,30 @@ class Update:
     collapsed: tuple[str, ...]  # targets that keep less than 0.1 % of their weights
 
 
+@dataclass(frozen=True)
+class Axes:
+    """How to prune; what is None does not happen."""
+
+    criterion: Criterion[Any]
+    scope: Scope
+    pattern: Pattern
+    refinement: Refinement[Any] | None = None
+    update: WeightUpdate[Any] | None = None
+    regrowth: Regrowth | None = None
+
+
+@dataclass
+class _Seen:
+    """What observes one target, for each of the axes that look at data."""
+
+    criterion: Any = None
+    refinement: Any = None
+    update: Any = None
+
+    def observers(self, kind: type) -> list[Any]:
+        return [stat for stat in (self.criterion, self.refinement, self.update) if isinstance(stat, kind)]
+
+
 class Sparsifier:
     """The masks of `targets` and everything that keeps pruned weights at zero.
 
@@ -43,64 +74,215 @@ class Sparsifier:
     and moments (SGD, Adam, AdamW with or without weight decay) then leaves them exactly zero.
     """
 
-    def __init__(self, targets: Sequence[Target], criterion: Criterion, scope: Scope, pattern: Pattern) -> None:
-        """Raises UsageError where the pattern cannot cover a target, ValueError where two targets share a weight."""
+    def __init__(self, targets: Sequence[Target], axes: Axes) -> None:
+        """Raises UsageError where the axes do not fit each other or a target, ValueError where two share a weight."""
         if len({id(target.weight) for target in targets}) < len(targets):
             raise ValueError("two targets share a parameter: give each once")
-        pattern.check({target.name: (target.matrix.shape[0], target.matrix.shape[1]) for target in targets})
+        shapes = {target.name: (target.matrix.shape[0], target.matrix.shape[1]) for target in targets}
+        axes.pattern.check(shapes)
         self.targets = list(targets)
-        self.criterion = criterion
-        self.scope = scope
-        self.pattern = pattern
+        self.axes = axes
+        self.pattern = axes.pattern
         self.masks: dict[str, Tensor] = {}
 
     @classmethod
-    def from_zeros(cls, targets: Sequence[Target], criterion: Criterion, scope: Scope, pattern: Pattern) -> Self:
+    def from_zeros(cls, targets: Sequence[Target], axes: Axes) -> Self:
         """For a model that is sparse already: its zeros are masked from the start."""
-        sparsifier = cls(targets, criterion, scope, pattern)
+        sparsifier = cls(targets, axes)
         sparsifier.masks = {target.name: target.weight.detach() != 0 for target in targets}
         return sparsifier
 
+    @property
+    def sample(self) -> Sample | None:
+        """How many examples the axes look at by default; None: the weights are enough."""
+        samples = [axis.sample for axis in (self.axes.criterion, self.axes.refinement, self.axes.update) if axis]
+        asked = [sample for sample in samples if sample is not None]
+        return max(asked, key=lambda sample: sample.examples) if asked else None
+
     @torch.no_grad()
-    def update(self, sparsity: float) -> Update:
+    def update(self, sparsity: float, calibration: Calibration | None = None, passed: float = 0.0) -> Update:
         """Prunes to `sparsity`, in [0, 1], of all weights of the targets together.
 
-        Exactly round(sparsity * total) weights are pruned, half up (with pattern n_m: see there). Weights that were
-        pruned stay so; a `sparsity` below what is reached already changes nothing.
+        Exactly round(sparsity * total) weights are pruned, half up (with other patterns than single weights: see
+        there). Weights that were pruned stay so, but for `regrowth`; a `sparsity` below what is reached already changes
+        nothing.
+
+        Args:
+            calibration: what the axes look at; needed where `sample` is not None, and for regrowth.
+            passed: the share of training that has passed, for regrowth.
 
         Raises:
             RunError: a score is NaN, or the criterion gave something other than a score for each weight.
         """
         if not 0 <= sparsity <= 1:
             raise UsageError(f"sparsity={sparsity:g} is no share of weights: choose it in [0, 1)")
-        scores = [self._score(target) for target in self.targets]
-        masks = self.pattern.masks(scores, sparsity, self.scope)
-        del scores
-        changed, kept = 0, {}
-        for target, mask in zip(self.targets, masks, strict=True):
-            mask = (mask.t() if target.transposed else mask).contiguous()
-            before = self.masks.get(target.name)
-            changed += count(mask ^ before) if before is not None else mask.numel() - count(mask)
-            kept[target.name] = count(mask)
-            self.masks[target.name] = mask
-        self.apply()
-        return self._report(sparsity, changed, kept)
+        if calibration is None and (self.sample or self.axes.regrowth):
+            raise ValueError("these axes look at data: give a calibration")
+        before = dict(self.masks)
+        for level in self._levels(sparsity):
+            if self._one_by_one:
+                self._prune_one_by_one(level, calibration)
+            else:
+                self._prune_together(level, calibration)
+            self.apply()
+        if self.axes.regrowth is not None and calibration is not None:
+            self._regrow(self.axes.regrowth, calibration, passed)
+        return self._report(sparsity, before)
 
-    def _score(self, target: Target) -> Tensor:
-        score = self.criterion.score(target).detach()
-        if score.shape != target.matrix.shape or not score.is_floating_point():
-            raise RunError(f"the score of {target.name} is {score.dtype} {tuple(score.shape)}, not one for each weight")
+    def _levels(self, sparsity: float) -> list[float]:
+        """The sparsities on the way: a criterion may want to look at the data again in between."""
+        criterion = self.axes.criterion
+        first = 1 - sum(count(mask) for mask in self.masks.values()) / self._total() if self.masks else 0.0
+        if criterion.recomputations == 1 or first >= sparsity:
+            return [sparsity]
+        curve, parts = SHAPES[criterion.recomputation_curve], criterion.recomputations
+        return [curve(part / parts, first, sparsity) for part in range(1, parts)] + [sparsity]
+
+    @property
+    def _one_by_one(self) -> bool:
+        """Whether matrices are pruned layer by layer: where the method wants it, and no scope compares all of them."""
+        criterion, scope = self.axes.criterion, self.axes.scope
+        settled = isinstance(scope, PerMatrix) or not self.axes.pattern.asks_scope
+        return isinstance(criterion, Solver) or (criterion.layer_by_layer and settled)
+
+    # --- all targets together ---
+
+    def _prune_together(self, sparsity: float, calibration: Calibration | None) -> None:
+        seen = {target.name: self._seen(target) for target in self.targets}
+        if calibration is not None and self.sample is not None:
+            self._observe_gradients(calibration, seen)
+            observers = self._input_observers(self.targets, seen)
+            if observers:
+                calibration.observe_inputs(observers)
+        self._prepare(seen)
+        scores = [self._score(target, seen[target.name]) for target in self.targets]
+        masks = self.pattern.masks(scores, sparsity, self.axes.scope)
+        del scores
+        for target, mask in zip(self.targets, masks, strict=True):
+            self._settle(target, mask, seen[target.name])
+
+    def _settle(self, target: Target, mask: Tensor, seen: _Seen) -> None:
+        """Refines a mask, makes up for what it takes away, and keeps it."""
+        axes, alive = self.axes, self._alive(target)
+        if axes.refinement is not None:
+            mask = axes.refinement.refine(target, mask, alive, seen.refinement)
+        if axes.update is not None:
+            axes.update.apply(target, mask, seen.update, axes.criterion, seen.criterion)
+        self._keep(target, mask)
+
+    def _keep(self, target: Target, mask: Tensor) -> None:
+        self.masks[target.name] = (mask.t() if target.transposed else mask).contiguous()
+
+    def _alive(self, target: Target) -> Tensor:
+        """(out, in): what is not pruned yet."""
+        mask = self.masks.get(target.name)
+        if mask is None:
+            return torch.ones_like(target.matrix, dtype=torch.bool)
+        return mask.t() if target.transposed else mask
+
+    # --- layer by layer ---
+
+    def _prune_one_by_one(self, sparsity: float, calibration: Calibration | None) -> None:
+        assert calibration is not None
+        seen: dict[str, _Seen] = {}
+        if self._looks_at_gradients():  # of the model as it is before any of its layers is pruned
+            seen = {target.name: self._seen(target) for target in self.targets}
+            self._observe_gradients(calibration, seen)
+            self._prepare(seen)
+        budgets = dict(zip((target.name for target in self.targets), self._budgets(sparsity), strict=True))
+
+        def observers_of(members: list[Target]) -> list[tuple[Target, InputStat]]:
+            for target in members:
+                seen.setdefault(target.name, self._seen(target))
+            return self._input_observers(members, seen)
+
+        for members in calibration.layer_by_layer(self.targets, observers_of):
+            for target in members:
+                self._prune_one(target, budgets[target.name], seen.pop(target.name))
+
+    def _prune_one(self, target: Target, budget: Budget, seen: _Seen) -> None:
+        criterion = self.axes.criterion
+        if isinstance(criterion, Solver):
+            self._keep(target, criterion.solve(target, self._alive(target), budget, seen.criterion))
+        else:
+            mask = self.pattern.within(self._score(target, seen), budget, self.axes.scope)
+            self._settle(target, mask, seen)
+        clear(target.weight, self.masks[target.name])
+
+    def _budgets(self, sparsity: float) -> list[Budget]:
+        size = self.pattern.size
+        shapes = [(target.matrix.shape[0], target.matrix.shape[1]) for target in self.targets]
+        alive = [count(self._alive(target).contiguous()) // size for target in self.targets]
+        return self.pattern.budgets(shapes, alive, sparsity, self.axes.scope)
+
+    # --- what is observed ---
+
+    def _seen(self, target: Target) -> _Seen:
+        axes = self.axes
+        return _Seen(*(axis.stat(target) if axis else None for axis in (axes.criterion, axes.refinement, axes.update)))
+
+    def _looks_at_gradients(self) -> bool:
+        return bool(self._seen(self.targets[0]).observers(GradientStat))
+
+    def _observe_gradients(self, calibration: Calibration, seen: Mapping[str, _Seen]) -> None:
+        if not any(each.observers(GradientStat) for each in seen.values()):
+            return
+        for gradients in calibration.gradients(self.targets):
+            for target, gradient in zip(self.targets, gradients, strict=True):
+                if target.name in self.masks:
+                    gradient = gradient * self._alive(target)
+                for stat in seen[target.name].observers(GradientStat):
+                    stat.observe_gradient(gradient)
+
+    def _input_observers(
+        self, targets: Iterable[Target], seen: Mapping[str, _Seen]
+    ) -> list[tuple[Target, InputStat]]:
+        return list(
+            chain.from_iterable(
+                [(target, stat) for stat in seen[target.name].observers(InputStat)] for target in targets
+            )
+        )
+
+    def _prepare(self, seen: Mapping[str, _Seen]) -> None:
+        targets = {target.name: target for target in self.targets}
+        self.axes.criterion.prepare(targets, {name: each.criterion for name, each in seen.items()})
+
+    def _score(self, target: Target, seen: _Seen) -> Tensor:
+        """(out, in / size): of the units of the pattern; -inf where they are gone."""
+        size, criterion = self.pattern.size, self.axes.criterion
+        score = criterion.group_score(target, seen.criterion, size) if size > 1 else None
+        if score is None:
+            score = criterion.score(target, seen.criterion).detach()
+            if score.shape != target.matrix.shape or not score.is_floating_point():
+                raise RunError(
+                    f"the score of {target.name} is {score.dtype} {tuple(score.shape)}, not one for each weight"
+                )
+            if size > 1:
+                score = score.reshape(len(score), -1, size).sum(-1)
         if has_nan(score):
             raise RunError(f"the score of {target.name} contains NaN: did training diverge?")
         # -inf is for what is pruned already; the criterion's own -inf becomes the lowest score above that.
         score = score.clamp(min=torch.finfo(score.dtype).min)
-        mask = self.masks.get(target.name)
-        if mask is not None:
-            exclude(score, mask.t() if target.transposed else mask)
+        if target.name in self.masks:
+            alive = self._alive(target)
+            exclude(score, alive if size == 1 else alive.reshape(len(alive), -1, size).any(-1))
         return score
 
-    def _report(self, asked: float, changed: int, kept: dict[str, int]) -> Update:
-        total = self._total()
+    def _regrow(self, regrowth: Regrowth, calibration: Calibration, passed: float) -> None:
+        gradients = next(calibration.gradients(self.targets))
+        for target, gradient in zip(self.targets, gradients, strict=True):
+            self._keep(target, regrowth.exchange(target, self._alive(target), gradient, passed))
+        self.apply()
+
+    def release(self) -> None:
+        """Takes all masks away: the model is dense again, what was pruned starts from zero."""
+        self.masks = {}
+
+    def _report(self, asked: float, before: Mapping[str, Tensor]) -> Update:
+        total, changed, kept = self._total(), 0, {}
+        for name, mask in self.masks.items():
+            kept[name] = count(mask)
+            changed += count(mask ^ before[name]) if name in before else mask.numel() - kept[name]
         density = {target.name: kept[target.name] / target.weight.numel() for target in self.targets}
         collapsed = tuple(name for name, share in density.items() if share < COLLAPSED)
         return Update(asked, (total - sum(kept.values())) / total, changed / total, density, collapsed)
@@ -168,25 +350,43 @@ class Sparsifier:
         self.masks = {name: mask.to(devices[name]).contiguous() for name, mask in state.items()}
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A name and its settings, as a config has them."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+NONE = Choice("none")
+
+
 def build_sparsifier(
     targets: Sequence[Target],
     *,
     criterion: str = "magnitude",
     params: Mapping[str, Any] | None = None,
     scope: str = "global",
+    scope_params: Mapping[str, Any] | None = None,
     floor: float = 0.0,
     pattern: str = "unstructured",
     n: int | None = None,
     m: int | None = None,
+    refinement: Choice = NONE,
+    update: Choice = NONE,
+    regrowth: Choice = NONE,
     seed: int = 0,
     from_zeros: bool = False,
 ) -> Sparsifier:
     """A Sparsifier from the names and settings of a config. Raises UsageError for what is unknown or missing."""
     make = Sparsifier.from_zeros if from_zeros else Sparsifier
     group = {key: value for key, value in {"n": n, "m": m}.items() if value is not None}
-    return make(
-        targets,
+    axes = Axes(
         CRITERIA.build(criterion, params, seed=seed),
-        SCOPES.build(scope, floor=floor),
+        SCOPES.build(scope, scope_params, floor=floor),
         PATTERNS.build(pattern, group),
+        REFINEMENTS.build(refinement.name, refinement.params) if refinement.name != "none" else None,
+        UPDATES.build(update.name, update.params) if update.name != "none" else None,
+        REGROWTHS.build(regrowth.name, regrowth.params) if regrowth.name != "none" else None,
     )
+    return make(targets, axes)

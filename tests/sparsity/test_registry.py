@@ -6,7 +6,8 @@ import pytest
 
 from prunebench.errors import UsageError
 from prunebench.sparsity import registry as module
-from prunebench.sparsity.criteria import CRITERIA, Magnitude, Random
+from prunebench.sparsity.criteria import CRITERIA
+from prunebench.sparsity.criteria.magnitude import Magnitude, Random
 from prunebench.sparsity.patterns import PATTERNS
 from prunebench.sparsity.registry import Registry
 from prunebench.sparsity.scopes import SCOPES

@@ -14,10 +14,10 @@ from prunebench.errors import RunError, UsageError
 from prunebench.sparsity.criteria import CRITERIA, Criterion
 from prunebench.sparsity.patterns import PATTERNS
 from prunebench.sparsity.scopes import SCOPES, Scope
-from prunebench.sparsity.sparsifier import Sparsifier, build_sparsifier
+from prunebench.sparsity.sparsifier import Axes, Sparsifier, build_sparsifier
 
 TOTAL = 480
-SETTINGS = {"n_m": {"n": 2, "m": 4}}  # of the patterns that need some
+SETTINGS = {"n_m": {"n": 2, "m": 4}, "block": {"m": 4}}  # of the patterns that need some
 AXES = list(itertools.product(CRITERIA.names(), SCOPES.names(), PATTERNS.names()))
 
 
@@ -200,7 +200,7 @@ def test_bad_input_is_refused_by_name() -> None:
 class OnlyOneRow(Criterion):
     """Excludes all but the first row from survival."""
 
-    def score(self, target: FakeTarget) -> torch.Tensor:  # type: ignore[override]
+    def score(self, target: FakeTarget, stat: None) -> torch.Tensor:  # type: ignore[override]
         score = torch.full(target.matrix.shape, -math.inf)
         score[0] = target.matrix[0].abs()
         return score
@@ -209,7 +209,7 @@ class OnlyOneRow(Criterion):
 @pytest.mark.parametrize("scope", SCOPES.names())
 def test_minus_infinity_is_pruned_first_and_counts_stay_exact(scope: str) -> None:
     made: Scope = SCOPES.build(scope)
-    sparsifier = Sparsifier(make_targets(), OnlyOneRow(), made, PATTERNS.build("unstructured"))
+    sparsifier = Sparsifier(make_targets(), Axes(OnlyOneRow(), made, PATTERNS.build("unstructured")))
     assert [sparsifier.update(sparsity).achieved for sparsity in (0.2, 0.5, 0.9)] == [0.2, 0.5, 0.9]
     if scope == "global":
         assert all(
@@ -219,8 +219,8 @@ def test_minus_infinity_is_pruned_first_and_counts_stay_exact(scope: str) -> Non
 
 def test_a_score_of_the_wrong_shape_is_refused() -> None:
     class Sum(Criterion):
-        def score(self, target: FakeTarget) -> torch.Tensor:  # type: ignore[override]
+        def score(self, target: FakeTarget, stat: None) -> torch.Tensor:  # type: ignore[override]
             return target.matrix.sum(1)
 
     with pytest.raises(RunError, match=r"the score of layer\.0\.weight"):
-        Sparsifier(make_targets(), Sum(), SCOPES.build("global"), PATTERNS.build("unstructured")).update(0.5)
+        Sparsifier(make_targets(), Axes(Sum(), SCOPES.build("global"), PATTERNS.build("unstructured"))).update(0.5)

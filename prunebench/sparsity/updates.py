@@ -1,0 +1,41 @@
+"""What makes up for pruned weights by changing those that stay: an axis of its own, at every pruning."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from prunebench.sparsity.criteria import Criterion, Sample
+from prunebench.sparsity.registry import Registry
+
+if TYPE_CHECKING:
+    from prunebench.targets import Target
+
+S = TypeVar("S")
+
+
+class WeightUpdate(ABC, Generic[S]):
+    """Changes the weights that stay. Settings come to the constructor (`pruning.update.params`)."""
+
+    sample: ClassVar[Sample | None] = None  # see `Criterion.sample`
+
+    def stat(self, target: Target) -> S | None:
+        """What is to be observed of `target`, as in `Criterion.stat`."""
+        return None
+
+    @abstractmethod
+    def apply(self, target: Target, mask: Tensor, stat: S, criterion: Criterion[Any], criterion_stat: Any) -> None:
+        """Changes `target.matrix` where `mask` (out, in) keeps it; before pruned weights are set to zero."""
+
+
+UPDATES: Registry[WeightUpdate[Any]] = Registry("update", "prunebench.updates")
+
+
+@UPDATES.register("obs")
+class OptimalBrainSurgeon(WeightUpdate[None]):
+    """The criterion's own second-order update, -F^-1 E (E^T F^-1 E)^-1 E^T w (Hassibi & Stork 1993)."""
+
+    def apply(self, target: Target, mask: Tensor, stat: None, criterion: Criterion[Any], criterion_stat: Any) -> None:
+        criterion.compensate(target, mask, criterion_stat)
