@@ -14,7 +14,8 @@ from prunebench.errors import UsageError
 from prunebench.identity import model_identity
 from prunebench.models import has_head
 from prunebench.paths import cache_dir
-from prunebench.sparsity.sparsifier import Sparsifier, build_sparsifier
+from prunebench.sparsity.dynamics import DYNAMICS, Dynamics
+from prunebench.sparsity.sparsifier import Choice, Sparsifier, build_sparsifier
 from prunebench.targets import COMPONENTS, component_sizes, find_targets
 from prunebench.tasks.base import Encoded, Task
 from prunebench.teacher import TeacherSource, check_teacher, label_columns, make_teacher, teacher_labels
@@ -29,7 +30,7 @@ def check_fit(config: RunConfig, task: Task, tokenizer: Any) -> None:
     """
     if prunes(config):
         model = outline(config, task)
-        make_sparsifier(config, model)
+        make_dynamics(config, make_sparsifier(config, model))
         sparsity_scale(config, model)
     if config.start not in ("teacher", "pretrained") and not has_head(config.start, task.head):
         raise UsageError(
@@ -66,8 +67,25 @@ def make_sparsifier(config: RunConfig, model: nn.Module) -> Sparsifier:
         pattern=pruning.pattern.name,
         n=pruning.pattern.n,
         m=pruning.pattern.m,
+        scope_params=pruning.scope.params,
+        refinement=Choice(pruning.refinement.name, pruning.refinement.params),
+        update=Choice(pruning.update.name, pruning.update.params),
+        regrowth=Choice(pruning.regrowth.name, pruning.regrowth.params),
         seed=config.seed,
     )
+
+
+def make_dynamics(config: RunConfig, sparsifier: Sparsifier) -> Dynamics | None:
+    """What training steps do besides; a criterion that learns while the model trains is a dynamics itself."""
+    chosen, criterion = config.pruning.dynamics, sparsifier.axes.criterion
+    if chosen.name == "none":
+        return criterion if isinstance(criterion, Dynamics) else None
+    if isinstance(criterion, Dynamics):
+        raise UsageError(
+            f"pruning.dynamics={chosen.name}: criterion {config.pruning.criterion.name} has a dynamics of its own: "
+            "set pruning/dynamics=none"
+        )
+    return DYNAMICS.build(chosen.name, chosen.params, seed=config.seed)
 
 
 def sparsity_scale(config: RunConfig, model: nn.Module) -> float:

@@ -65,19 +65,60 @@ class CriterionConfig:
 
 @dataclass
 class ScopeConfig:
-    """How the budget of weights is shared among the matrices: global, uniform, erk or row."""
+    """How the budget of weights is shared among the matrices: a class of prunebench.sparsity.scopes."""
 
     name: str = "global"
     floor: float = 0.0  # smallest share of weights every matrix keeps
+    params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class PatternConfig:
-    """Which weights live and die together: unstructured, or n_m (n kept of every m neighbouring inputs)."""
+    """Which weights live and die together: unstructured, block (m neighbouring inputs), n_m (n kept of every m)."""
 
     name: str = "unstructured"
     n: int | None = None
     m: int | None = None
+
+
+@dataclass
+class RefinementConfig:
+    """What improves a mask without changing its size: none, or a class of prunebench.sparsity.refinements."""
+
+    name: str = "none"
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class UpdateConfig:
+    """What changes the weights that stay to make up for the pruned ones: none, obs or least_squares."""
+
+    name: str = "none"
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RegrowthConfig:
+    """What exchanges weights after each pruning: none, or a class of prunebench.sparsity.regrowth."""
+
+    name: str = "none"
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DynamicsConfig:
+    """What training steps do besides gradient descent: none, or a class of prunebench.sparsity.dynamics."""
+
+    name: str = "none"
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class CalibrationConfig:
+    """Training examples that a pruning looks at, chosen by the seed. Null: what the method itself suggests."""
+
+    examples: int | None = None
+    batch_size: int | None = None  # a gradient is that of so many examples
 
 
 @dataclass
@@ -92,6 +133,10 @@ class PhaseConfig:
     prune: bool = False  # inside the pruning window
     restart_lr: bool = True  # start a new learning-rate cycle (a rewind); false: go on with the previous one
     reset_optimizer: bool = False  # forget the optimizer's moments at the start
+    release: bool = False  # begin dense again: pruned weights take part once more, from zero (AC/DC)
+    # begin with other weights and the mask kept: "start" (those the run began with), "scratch" (new random ones), or
+    # the name of an earlier phase (those at its end)
+    rewind: str | None = None
     only_from: str | None = None  # "pretrained": only when the run starts there (its weights are not fine-tuned yet)
 
 
@@ -126,6 +171,11 @@ class PruningConfig:
     scope: ScopeConfig = field(default_factory=ScopeConfig)
     pattern: PatternConfig = field(default_factory=PatternConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
+    regrowth: RegrowthConfig = field(default_factory=RegrowthConfig)
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     dropout: float | None = None  # of the run that prunes, instead of trainer.dropout, which its dense run keeps
 
 

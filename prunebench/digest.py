@@ -86,9 +86,25 @@ def _pruning(config: RunConfig) -> dict[str, Any]:
     pruning["components"].sort()
     schedule = pruning["schedule"]
     schedule.pop("name")
+    rewinds = {phase["rewind"] for phase in schedule["phases"]} - {None, "start", "scratch"}
     for phase in schedule["phases"]:
-        phase.pop("name")
+        if phase["name"] not in rewinds:
+            phase.pop("name")
+        _leave_out(phase, "release", "rewind")
+    for axis in ("refinement", "update", "regrowth", "dynamics"):
+        if pruning[axis]["name"] == "none":
+            pruning.pop(axis)
+    _leave_out(pruning["scope"], "params")
+    _leave_out(pruning["calibration"], "examples", "batch_size")
+    _leave_out(pruning, "calibration")
     return pruning if prunes(config) else {key: schedule[key] for key in ("phases", "lr", "final_lr", "peak_decay")}
+
+
+def _leave_out(settings: dict[str, Any], *keys: str) -> None:
+    """What is not made use of is no part of an identity, so that a new setting leaves finished runs finished."""
+    for key in keys:
+        if not settings[key]:
+            settings.pop(key)
 
 
 def needs_dense(config: RunConfig) -> bool:

@@ -102,6 +102,12 @@ def load_model(
     return model.eval()
 
 
+def scratch_model(model: Any, seed: int) -> Any:
+    """A model of the same config with new random weights, drawn from `seed` alone."""
+    with _seeded(seed), quiet():
+        return type(model)(model.config)
+
+
 # --- configuration ---
 
 

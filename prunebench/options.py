@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ LISTINGS = {  # what `prunebench ls` calls a group
     "criteria": "pruning/criterion",
     "scopes": "pruning/scope",
     "patterns": "pruning/pattern",
+    "refinements": "pruning/refinement",
+    "updates": "pruning/update",
+    "regrowths": "pruning/regrowth",
+    "dynamics": "pruning/dynamics",
     "distillation": "distillation",
     "trainers": "trainer",
     "trackers": "tracker",
@@ -45,6 +50,14 @@ class Option:
     def description(self) -> str:
         """The first comment line."""
         return next((line for line in self.header() if line), "")
+
+
+def component_names(group: str) -> tuple[str, ...]:
+    """The names of the classes that the options of a group of ours stand for, as `name:` in their YAML has them."""
+    found = (
+        re.search(r"^name: (\S+)", option.path.read_text("utf-8"), re.M) for option in _read(conf_dir())[group].values()
+    )
+    return tuple(dict.fromkeys(match[1] for match in found if match))
 
 
 Options = dict[str, dict[str, Option]]  # group -> name -> option

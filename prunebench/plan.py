@@ -10,7 +10,7 @@ from typing import Any
 
 from prunebench.config import PhaseConfig, PruningConfig, RunConfig, ScheduleConfig, TrainerConfig
 from prunebench.curves import LrCycle, SparsityCurve, units_of_pruning
-from prunebench.errors import UsageError
+from prunebench.errors import UsageError, brief, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Phase:
     lr: LrCycle
     prune: bool = False
     reset_optimizer: bool = False
+    release: bool = False
+    rewind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,19 @@ class Plan:
 
     def sparsity(self, step: int) -> float:
         """The sparsity asked for while the update of `step` is made."""
-        return max((level for at, level in self.prunings if at <= step), default=0.0)
+        released = max((phase.start for phase in self.phases if phase.release and phase.start <= step), default=0)
+        return max((level for at, level in self.prunings if released <= at <= step), default=0.0)
+
+    def phases_starting(self, step: int) -> tuple[Phase, ...]:
+        """The phases that begin with the update of `step`; those without steps of their own are among them."""
+        return tuple(phase for phase in self.phases if phase.start == step < self.steps)
+
+    @property
+    def remembered(self) -> dict[str, int]:
+        """The weights that phases rewind to, by name, and the number of updates after which they are taken."""
+        ends = {phase.name: phase.stop for phase in reversed(self.phases)}
+        asked = {phase.rewind for phase in self.phases if phase.rewind} - {"scratch"}
+        return {name: 0 if name == "start" else ends[name] for name in sorted(asked)}
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"steps": self.steps}
@@ -123,7 +137,8 @@ def _with_cycles(
             peak = peak if cycle is None or cycle.stop == cycle.start else peak * schedule.peak_decay
             end = bounds[_cycle_end(phases, bounds, index)]
             cycle = LrCycle(start, end, peak, min(final, peak), round(trainer.warmup * (end - start)))
-        result.append(Phase(phase.name, start, stop, cycle, phase.prune, phase.reset_optimizer))
+        flags = (phase.prune, phase.reset_optimizer, phase.release, phase.rewind)
+        result.append(Phase(phase.name, start, stop, cycle, *flags))
     return tuple(result)
 
 
@@ -198,6 +213,14 @@ def schedule_problems(config: RunConfig) -> list[str]:
         problems.append(f"sparsity=0 leaves pruning/schedule={name} nothing to prune: set sparsity, or recipe=dense")
     if schedule.initial_fraction is not None and schedule.initial_sparsity is not None:
         problems.append("pruning.schedule.initial_sparsity and initial_fraction exclude each other: set one to null")
+    names = [phase.name for phase in schedule.phases]
+    for index, phase in enumerate(schedule.phases):
+        known = ["start", "scratch", *names[:index]]
+        if phase.rewind is not None and phase.rewind not in known:
+            problems.append(
+                f"pruning.schedule.phases[{index}]: rewind={brief(phase.rewind)} must be start, scratch, or the name of "
+                f"an earlier phase{did_you_mean(phase.rewind, known)}"
+            )
     if schedule.prunings_per_epoch is not None and schedule.prune_every is not None:
         problems.append("pruning.schedule.prunings_per_epoch and prune_every exclude each other: set one to null")
     return problems

@@ -12,12 +12,21 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from prunebench.assemble import check_fit, make_distillation, make_sparsifier, make_student, sparsity_scale
+from prunebench.assemble import (
+    check_fit,
+    make_distillation,
+    make_dynamics,
+    make_sparsifier,
+    make_student,
+    sparsity_scale,
+)
+from prunebench.checkpoint import model_tensors
 from prunebench.config import RunConfig
 from prunebench.context import Context, identify, settle_labels, tokenizer_of
 from prunebench.devices import exclusive, is_main, is_out_of_memory, make_accelerator, resolve_precision
 from prunebench.digest import dense_config, prunes
 from prunebench.errors import RunError, UsageError, no_room, one_line
+from prunebench.models import scratch_model
 from prunebench.paths import RunFolder, cache_dir, free_bytes, remove, remove_leftovers, write_json, write_text
 from prunebench.plan import Plan, make_plan
 from prunebench.progress import say, warn
@@ -189,6 +198,9 @@ def _execute(context: Context, data: Encoded, plan: Plan, trackers: list[Tracker
         trackers=lambda rows: _start_trackers(context, rows, trackers),
         evaluate=lambda model: evaluate_model(context, model)[0],
         sparsity_scale=sparsity_scale(config, student),
+        dynamics=make_dynamics(config, sparsifier),
+        calibration=config.pruning.calibration,
+        scratch=lambda: model_tensors(scratch_model(student, config.seed)),
     )
     prepared = time.monotonic()
     trained = train(job)

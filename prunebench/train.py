@@ -15,9 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from prunebench.batches import BatchOrder, share_of, step_seed
+from prunebench.calibrate import make_calibration
 from prunebench.checkpoint import (
     KEPT,
     Checkpoint,
@@ -29,7 +31,7 @@ from prunebench.checkpoint import (
     model_tensors,
     save_checkpoint,
 )
-from prunebench.config import TrainerConfig
+from prunebench.config import CalibrationConfig, TrainerConfig
 from prunebench.devices import memory_advice
 from prunebench.distill import distillation_loss
 from prunebench.errors import RunError
@@ -37,6 +39,9 @@ from prunebench.optim import forget_moments, load_moments, make_optimizer, momen
 from prunebench.paths import remove
 from prunebench.plan import Phase, Plan
 from prunebench.progress import TrainingProgress, say, warn
+from prunebench.sparsity.calibration import Calibration
+from prunebench.sparsity.criteria import Sample
+from prunebench.sparsity.dynamics import Dynamics, Moment
 from prunebench.sparsity.sparsifier import Sparsifier
 from prunebench.tasks.base import Encoded, Heads, Task
 from prunebench.tracking import Tracker
@@ -83,6 +88,9 @@ class Job:
     trackers: Callable[[int], list[Tracker]]  # given the number of rows that were logged where training goes on
     evaluate: Callable[[nn.Module], dict[str, float]]
     sparsity_scale: float = 1.0  # weights of the budget over weights of the targets, see PruningConfig.budget_from
+    dynamics: Dynamics | None = None
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    scratch: Callable[[], Mapping[str, Tensor]] = dict  # new random weights by name, for a phase that begins with them
 
 
 def train(job: Job) -> Trained:
@@ -97,6 +105,8 @@ def train(job: Job) -> Trained:
     optimizer = make_optimizer(
         job.model, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps
     )
+    if job.dynamics is not None:
+        job.dynamics.begin(job.model, job.sparsifier)
     start, rows, trained = _restore(job, optimizer)
     log = _Log(job.trackers(rows), rows, job.accelerator.scaler)
     if start:
@@ -125,17 +135,18 @@ def _loop(job: Job, optimizer: torch.optim.Optimizer, start: int, trained: Train
                     raise KeyboardInterrupt
             if step in plan.eval_at and step < plan.steps:
                 _evaluate(job, step, trained, log, progress)
+            _remember(job, step)
             if plan.is_update(step):
                 _prune(job, step, optimizer, trained, log)
             if step == plan.steps:
                 break
+            for beginning in plan.phases_starting(step):
+                _begin(job, beginning, optimizer)
             phase = plan.phase(step)
-            if phase.reset_optimizer and step == phase.start:
-                forget_moments(optimizer)
             set_lr(optimizer, plan.lr(step))
             _seed(step_seed(job.seed, step, accelerator.process_index), accelerator.device)
             with memory_advice(_smaller_parts(settings, step, accelerator.num_processes)):
-                row = _update(job, model, prepared, order(step))
+                row = _update(job, model, prepared, order(step), step)
             log.add(step, row | _position(plan, phase, step), examples=settings.batch_size)
             if progress.due():
                 progress.update(step, log.last(), log.rate)
@@ -185,11 +196,67 @@ def _position(plan: Plan, phase: Phase, step: int) -> dict[str, Any]:
     }
 
 
-def _update(job: Job, model: nn.Module, optimizer: Any, indices: np.ndarray) -> dict[str, Tensor]:
+def _remember(job: Job, step: int) -> None:
+    """Keeps the weights that a later phase begins with."""
+    if step in job.plan.remembered.values() and job.accelerator.is_main_process:
+        save_checkpoint(_rewind_folder(job), Checkpoint(step, {"model": model_tensors(job.model)}, {}))
+
+
+def _rewind_folder(job: Job) -> Path:
+    return job.state / "rewind"
+
+
+def _begin(job: Job, phase: Phase, optimizer: torch.optim.Optimizer) -> None:
+    """What happens at the start of a phase, after the pruning that is due there."""
+    if phase.release:
+        job.sparsifier.release()
+    if phase.rewind == "scratch":
+        load_model_tensors(job.model, job.scratch())
+    elif phase.rewind is not None:
+        job.accelerator.wait_for_everyone()  # the main process has written it
+        kept = load_checkpoint_at(_rewind_folder(job), job.plan.remembered[phase.rewind])
+        load_model_tensors(job.model, kept.tensors["model"])
+    if phase.rewind is not None:
+        job.sparsifier.apply()
+    if phase.reset_optimizer:
+        forget_moments(optimizer)
+
+
+def _update(job: Job, model: nn.Module, optimizer: Any, indices: np.ndarray, step: int) -> dict[str, Tensor]:
     """One optimizer step on the examples `indices`.
 
     Returns losses as tensors that nothing waits for: means over this process's share of the batch.
     """
+    accelerator, settings, at = job.accelerator, job.settings, _moment(job, step)
+    dynamics = job.dynamics
+    if dynamics is not None and not dynamics.to_the_end and step >= at.last_pruning:
+        dynamics = None
+    for number in range(dynamics.passes if dynamics is not None else 1):
+        if dynamics is not None:
+            dynamics.before_pass(number, at)
+        sums = _forward_and_backward(job, model, indices)
+        if dynamics is not None:
+            dynamics.after_pass(number, at)
+    job.sparsifier.mask_gradients()
+    sums["grad_norm"] = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    if dynamics is not None:
+        dynamics.after_step(at)
+    return sums
+
+
+def _moment(job: Job, step: int) -> Moment:
+    plan, scale = job.plan, job.sparsity_scale
+    phase, target = plan.phase(step), plan.prunings[-1][1] if plan.prunings else 0.0
+    lr = plan.lr(step)
+    return Moment(
+        step, plan.steps, plan.last_pruning, plan.sparsity(step) * scale, target * scale, lr, lr / phase.lr.peak
+    )
+
+
+def _forward_and_backward(job: Job, model: nn.Module, indices: np.ndarray) -> dict[str, Tensor]:
+    """Adds the gradient of the batch's mean loss; returns this process's mean losses."""
     accelerator, settings = job.accelerator, job.settings
     mine = share_of(indices, accelerator.process_index, accelerator.num_processes)
     weight = accelerator.num_processes / len(indices)  # DDP averages over processes: this makes it the batch's mean
@@ -203,10 +270,6 @@ def _update(job: Job, model: nn.Module, optimizer: Any, indices: np.ndarray) -> 
             accelerator.backward(losses["loss"] * (len(part) * weight))
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0.0) + loss.detach() * (len(part) / len(mine))
-    job.sparsifier.mask_gradients()
-    sums["grad_norm"] = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
     return sums
 
 
@@ -237,7 +300,10 @@ def _losses(job: Job, model: nn.Module, indices: np.ndarray) -> dict[str, Tensor
 def _prune(job: Job, step: int, optimizer: Any, trained: Trained, log: _Log) -> None:
     log.flush()
     level = job.plan.sparsity(step) * job.sparsity_scale
-    update = job.sparsifier.update(level)
+    update = job.sparsifier.update(level, _calibration(job, step), step / job.plan.steps if job.plan.steps else 1.0)
+    if job.dynamics is not None:
+        job.dynamics.after_pruning()
+    _agree_on_weights(job)
     job.sparsifier.zero_moments(optimizer)
     for name in update.collapsed:
         if not any(name in warning for warning in trained.warnings):
@@ -247,6 +313,28 @@ def _prune(job: Job, step: int, optimizer: Any, trained: Trained, log: _Log) -> 
     layers = {name: round(1 - density, 6) for name, density in update.density.items()}
     pruning = {"sparsity": update.achieved, "churn": update.churn, "layers": layers}
     log.event(step, {"pruning": pruning})
+
+
+def _calibration(job: Job, step: int) -> Calibration | None:
+    sample, regrows = job.sparsifier.sample, job.sparsifier.axes.regrowth is not None
+    if sample is None and not regrows:
+        return None
+    sample = sample or Sample(job.settings.batch_size, job.settings.batch_size)
+    return make_calibration(
+        job.accelerator.unwrap_model(job.model), job.task, job.data, job.accelerator, job.calibration, sample,
+        seed=job.seed, step=step,
+    )  # fmt: skip
+
+
+def _agree_on_weights(job: Job) -> None:
+    """All processes looked at the same examples, but may round differently: the main one's choice counts."""
+    sparsifier = job.sparsifier
+    if job.accelerator.num_processes == 1 or (sparsifier.sample is None and sparsifier.axes.regrowth is None):
+        return
+    for target in sparsifier.targets:
+        broadcast(target.weight.data)
+        mask = sparsifier.masks[target.name].to(torch.uint8)
+        sparsifier.masks[target.name] = broadcast(mask).bool()
 
 
 def _evaluate(job: Job, step: int, trained: Trained, log: _Log, progress: TrainingProgress) -> None:
@@ -297,6 +385,8 @@ def _restore(job: Job, optimizer: torch.optim.Optimizer) -> tuple[int, int, Trai
     load_model_tensors(job.model, checkpoint.tensors["model"])
     load_moments(optimizer, job.model, checkpoint.tensors["optimizer"])
     job.sparsifier.load_state_dict(dict(checkpoint.tensors["masks"]))
+    if job.dynamics is not None:
+        job.dynamics.load_state_dict(checkpoint.tensors["dynamics"])
     if job.accelerator.scaler is not None:  # fp16
         job.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
     return checkpoint.step, checkpoint.extra["rows"], Trained(**checkpoint.extra["trained"])
@@ -332,6 +422,8 @@ class _Saver:
             "optimizer": moments(self._optimizer, job.model),
             "masks": job.sparsifier.state_dict(),
         }
+        if job.dynamics is not None:
+            tensors["dynamics"] = job.dynamics.state_dict()
         if job.accelerator.is_main_process:
             scaler = job.accelerator.scaler
             extra = {

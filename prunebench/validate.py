@@ -16,6 +16,7 @@ from prunebench.contradictions import contradictions, stands_on
 from prunebench.curves import SHAPES
 from prunebench.errors import UsageError, brief, did_you_mean
 from prunebench.facts import model_config_problems
+from prunebench.options import component_names
 
 COMPONENTS = ("encoder", "pooler", "embeddings", "head")
 PLAIN_NAME = re.compile(r"[\w+=,@-][\w.+=,@ -]{0,99}")  # one folder, not hidden, not "..", whatever the system
@@ -53,6 +54,8 @@ RANGES = (
     Range("pruning.pattern.n", "[1, 1000000]", "weights kept in each group"),
     Range("pruning.pattern.m", "[2, 1000000]", "weights in a group"),
     Range("pruning.dropout", "[0, 1)", "null: trainer.dropout"),
+    Range("pruning.calibration.examples", "[1, 1000000000]", "null: what the method suggests"),
+    Range("pruning.calibration.batch_size", "[1, 1000000]", "null: what the method suggests"),
     Range("pruning.schedule.units_per_halving", "(0, 1000]"),
     Range("pruning.schedule.initial_sparsity", "[0, 1)"),
     Range("pruning.schedule.initial_fraction", "[0, 1]", "a share of the target"),
@@ -90,22 +93,25 @@ RANGES = (
 )  # None is always allowed where the type has it
 PHASE_RANGES = (Range("epochs", "[0, 10000]"), Range("units", "[0, 10000]"), Range("repeat", "[1, 1000]"))
 
+AXES = {  # of pruning, and the entry points by which other packages extend them
+    "criterion": "prunebench.criteria",
+    "scope": "prunebench.scopes",
+    "pattern": "prunebench.patterns",
+    "refinement": "prunebench.refinements",
+    "update": "prunebench.updates",
+    "regrowth": "prunebench.regrowths",
+    "dynamics": "prunebench.dynamics",
+}
 CHOICES: dict[str, Sequence[str]] = {
     "pruning.schedule.curve": tuple(SHAPES),
-    "pruning.scope.name": ("global", "uniform", "erk", "row"),
-    "pruning.pattern.name": ("unstructured", "n_m"),
-    "pruning.criterion.name": ("magnitude", "random"),
+    **{f"pruning.{axis}.name": component_names(f"pruning/{axis}") for axis in AXES},
     "trainer.precision": ("auto", "fp32", "bf16", "fp16"),
     "trainer.keep": ("last", "best"),
     "trainer.device": ("auto", "cpu", "cuda", "mps"),
     "tracker.name": ("local", "wandb"),
     "dataset.task": ("classification", "question_answering", "synthetic"),
 }
-EXTENDABLE = {  # by other packages' entry points
-    "pruning.criterion.name": "prunebench.criteria",
-    "pruning.scope.name": "prunebench.scopes",
-    "pruning.pattern.name": "prunebench.patterns",
-}
+EXTENDABLE = {f"pruning.{axis}.name": group for axis, group in AXES.items()}
 
 
 def check(config: RunConfig) -> None:

@@ -15,7 +15,7 @@ LAYERS = [  # plain values; models, tasks and sparsity; what a run is made of; t
     "errors config paths curves plan sizes results identity digest options report",
     "models targets optim distill batches progress devices tasks sparsity cache",
     "overrides compose facts contradictions validate preview drawing views plan_view listing clean "
-    "checkpoint evaluate tracking export teacher train context assemble scoring",
+    "checkpoint evaluate tracking export teacher calibrate train context assemble scoring",
     "run",
     "parsing doctor sweep verbs cli __main__",
 ]

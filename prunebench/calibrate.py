@@ -1,0 +1,51 @@
+"""Which training examples a pruning looks at, and how the model is run on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import numpy as np
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from prunebench.config import CalibrationConfig
+from prunebench.progress import counting
+from prunebench.sparsity.calibration import Calibration
+from prunebench.sparsity.criteria import Sample
+from prunebench.tasks.base import Encoded, Task
+
+
+def make_calibration(
+    model: nn.Module,
+    task: Task,
+    data: Encoded,
+    accelerator: Accelerator,
+    settings: CalibrationConfig,
+    sample: Sample,
+    *,
+    seed: int,
+    step: int,
+) -> Calibration:
+    """The examples for the pruning at `step`: a random sample that depends on (seed, step) alone.
+
+    Every process looks at all of them, so that all choose alike. fp16 is not used: its gradients would underflow.
+    """
+    batch_size = settings.batch_size or sample.batch_size
+    examples = min(settings.examples or sample.examples, len(data))
+    indices = np.random.default_rng([seed, step, len(data)]).permutation(len(data))[:examples]
+    autocast = nullcontext if accelerator.mixed_precision == "fp16" else accelerator.autocast
+
+    def batch_of(chosen: np.ndarray) -> Mapping[str, Tensor]:
+        batch = task.collate(data.batch(chosen))
+        return {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def loss_of(batch: Mapping[str, Tensor]) -> Tensor:
+        batch = dict(batch)
+        with autocast():
+            outputs = model(**task.inputs(batch))
+        return task.loss(task.heads(outputs, batch), batch)
+
+    return Calibration(
+        model, indices, data.lengths[indices], min(batch_size, examples), batch_of, loss_of, autocast, counting
+    )
