@@ -131,6 +131,7 @@ class PhaseConfig:
     repeat: int = 1
     scaled: bool = False  # repeat n(s) times, see ScheduleConfig.units_per_halving
     prune: bool = False  # inside the pruning window
+    hold: bool = False  # prunings are at the target already: nothing more goes, but masks may still change (regrowth)
     restart_lr: bool = True  # start a new learning-rate cycle (a rewind); false: go on with the previous one
     reset_optimizer: bool = False  # forget the optimizer's moments at the start
     release: bool = False  # begin dense again: pruned weights take part once more, from zero (AC/DC)

@@ -17,7 +17,7 @@ from prunebench.facts import folder_config, head_class, labels_of, training_data
 from prunebench.identity import TOKENIZER, WEIGHTS, has_any
 from prunebench.plan import make_plan, schedule_problems
 from prunebench.sizes import ALIASES, DEFAULTS, component_sizes
-from prunebench.sparsity.axes import check_axes
+from prunebench.sparsity.axes import AxisChoice, check_axes
 from prunebench.tasks.files import file_problems, forget
 from prunebench.tasks.settings import metric_names, read_params
 from prunebench.tasks.sources import LONGEST_PATH, source_of
@@ -138,8 +138,22 @@ def _plan(config: RunConfig) -> Iterator[str]:
 
 
 def _axes(config: RunConfig) -> Iterable[str]:
-    scope, pattern = config.pruning.scope, config.pruning.pattern
-    return check_axes(scope.name, scope.floor, pattern.name, pattern.n, pattern.m, config.sparsity)
+    pruning = config.pruning
+    choice = AxisChoice(
+        criterion=pruning.criterion.name,
+        scope=pruning.scope.name,
+        pattern=pruning.pattern.name,
+        refinement=pruning.refinement.name,
+        update=pruning.update.name,
+        regrowth=pruning.regrowth.name,
+        dynamics=pruning.dynamics.name,
+        floor=pruning.scope.floor,
+        n=pruning.pattern.n,
+        m=pruning.pattern.m,
+        sparsity=config.sparsity,
+        components=tuple(pruning.components),
+    )
+    return check_axes(choice)
 
 
 def _learning_rates(config: RunConfig) -> Iterator[str]:
@@ -370,6 +384,7 @@ def positions(config: dict[str, Any]) -> int | None:
     return int(total) - (2 if kind in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0)  # counted from padding
 
 
+AXES = ("criterion", "scope", "pattern", "refinement", "update", "regrowth", "dynamics")
 SCHEDULE = ("sparsity", "start", "pruning.schedule", "trainer.epochs", "trainer.eval_every")
 DATA = tuple(
     f"dataset.{name}"
@@ -382,7 +397,7 @@ RULES = (
     Rule(schedule_problems, ("sparsity", "pruning.schedule")),
     Rule(_happens, ("sparsity", "start", "pruning.schedule.phases")),
     Rule(_amounts, SCHEDULE),
-    Rule(_axes, ("sparsity", "pruning.scope", "pruning.pattern")),
+    Rule(_axes, ("sparsity", "pruning.components", *(f"pruning.{axis}" for axis in AXES))),
     Rule(_learning_rates, ("pruning.schedule.lr", "pruning.schedule.final_lr", "trainer.lr", "trainer.final_lr")),
     Rule(_batches, ("trainer.batch_size", "trainer.accumulation")),
     Rule(_teacher, ("sparsity", "start", "pruning.schedule.phases", "distillation.hardness", "distillation.teacher")),

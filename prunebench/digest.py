@@ -90,7 +90,7 @@ def _pruning(config: RunConfig) -> dict[str, Any]:
     for phase in schedule["phases"]:
         if phase["name"] not in rewinds:
             phase.pop("name")
-        _leave_out(phase, "release", "rewind")
+        _leave_out(phase, "release", "rewind", "hold")
     for axis in ("refinement", "update", "regrowth", "dynamics"):
         if pruning[axis]["name"] == "none":
             pruning.pop(axis)

@@ -23,6 +23,7 @@ class Phase:
     lr: LrCycle
     prune: bool = False
     reset_optimizer: bool = False
+    hold: bool = False
     release: bool = False
     rewind: str | None = None
 
@@ -137,7 +138,7 @@ def _with_cycles(
             peak = peak if cycle is None or cycle.stop == cycle.start else peak * schedule.peak_decay
             end = bounds[_cycle_end(phases, bounds, index)]
             cycle = LrCycle(start, end, peak, min(final, peak), round(trainer.warmup * (end - start)))
-        flags = (phase.prune, phase.reset_optimizer, phase.release, phase.rewind)
+        flags = (phase.prune, phase.reset_optimizer, phase.hold, phase.release, phase.rewind)
         result.append(Phase(phase.name, start, stop, cycle, *flags))
     return tuple(result)
 
@@ -154,8 +155,9 @@ def _prunings(
     window = [phase for phase in phases if phase.prune]
     if not window or target == 0:
         return ()
-    first, last = window[0].start, window[-1].stop
-    curve = SparsityCurve(first, last, initial_sparsity(schedule, target), target, schedule.curve)
+    rising = [phase for phase in window if not phase.hold] or window[:1]
+    last = window[-1].stop
+    curve = SparsityCurve(rising[0].start, rising[-1].stop, initial_sparsity(schedule, target), target, schedule.curve)
     steps = sorted({*_pruning_steps(window, schedule, clock), last})
     return tuple((step, curve(step)) for step in steps if curve(step) > 0)
 
@@ -218,8 +220,8 @@ def schedule_problems(config: RunConfig) -> list[str]:
         known = ["start", "scratch", *names[:index]]
         if phase.rewind is not None and phase.rewind not in known:
             problems.append(
-                f"pruning.schedule.phases[{index}]: rewind={brief(phase.rewind)} must be start, scratch, or the name of "
-                f"an earlier phase{did_you_mean(phase.rewind, known)}"
+                f"pruning.schedule.phases[{index}]: rewind={brief(phase.rewind)} must be start, scratch, or the "
+                f"name of an earlier phase{did_you_mean(phase.rewind, known)}"
             )
     if schedule.prunings_per_epoch is not None and schedule.prune_every is not None:
         problems.append("pruning.schedule.prunings_per_epoch and prune_every exclude each other: set one to null")

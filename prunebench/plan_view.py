@@ -186,7 +186,8 @@ def _curves(shown: Preview, width: int, pretty: bool) -> RenderableType:
 def _sparsity_curve(shown: Preview) -> Callable[[float], float]:
     """Sparsity by the share of steps that have passed; looked up once, since there may be thousands of prunings."""
     plan = shown.plan
-    bounds = [*plan.prunings, (plan.steps + 1, plan.prunings[-1][1])]
+    releases = [(phase.start, 0.0) for phase in plan.phases if phase.release]
+    bounds = [*sorted([*plan.prunings, *releases]), (plan.steps + 1, plan.prunings[-1][1])]
 
     def curve(at: float) -> float:
         step = at * plan.steps

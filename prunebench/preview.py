@@ -94,6 +94,7 @@ def phase_rows(plan: Plan, longest: int = 6) -> list[PhaseRow]:
     for index, phase in enumerate(plan.phases):
         following = plan.phases[index + 1] if index + 1 < len(plan.phases) else None
         levels = [value for _, value in plan.prunings[_own_prunings(phase, following, steps)]]
+        level = 0.0 if phase.release else level
         after = levels[-1] if levels else level
         lr = phase.lr
         rates = (lr.peak if phase.start == lr.start else lr(phase.start), lr(phase.stop))

@@ -238,7 +238,8 @@ def _update(job: Job, model: nn.Module, optimizer: Any, indices: np.ndarray, ste
         if dynamics is not None:
             dynamics.after_pass(number, at)
     job.sparsifier.mask_gradients()
-    sums["grad_norm"] = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
+    learned = [*model.parameters(), *(dynamics.parameters() if dynamics is not None else ())]
+    sums["grad_norm"] = accelerator.clip_grad_norm_(learned, settings.max_grad_norm or math.inf)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     if dynamics is not None:
@@ -349,7 +350,8 @@ def _evaluate(job: Job, step: int, trained: Trained, log: _Log, progress: Traini
     if job.settings.keep == "best" and _at_final_sparsity(job.plan, step) and _better(job, value, trained.best):
         trained.best = {"step": step, "value": value}
         if job.accelerator.is_main_process:
-            save_checkpoint(_best_folder(job), Checkpoint(step, {"model": model_tensors(job.model)}, {}))
+            tensors = {"model": model_tensors(job.model), "masks": job.sparsifier.state_dict()}
+            save_checkpoint(_best_folder(job), Checkpoint(step, tensors, {}))
 
 
 def _best_folder(job: Job) -> Path:
@@ -369,6 +371,7 @@ def _better(job: Job, value: float, best: Mapping[str, Any] | None) -> bool:
 def _load_best(job: Job, step: int) -> None:
     best = load_checkpoint_at(_best_folder(job), step)
     load_model_tensors(job.model, best.tensors["model"])
+    job.sparsifier.load_state_dict(dict(best.tensors["masks"]))  # they may have moved since
 
 
 def _restore(job: Job, optimizer: torch.optim.Optimizer) -> tuple[int, int, Trained]:

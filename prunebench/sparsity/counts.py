@@ -33,6 +33,7 @@ def share(total: int, weights: Sequence[int], low: Sequence[int], high: Sequence
     pushed; then largest remainders, ties to the lower index. Without lower bounds this is the iterative capping of
     Erdős–Rényi-Kernel (Evci et al. 2020); with both kinds of bounds, the kind that is violated more is fixed first,
     as flexible lengths are resolved in CSS (section 9.7), so that the order of fixing never makes the sum impossible.
+    Where all entries left have weight zero, they share in proportion to their `high`.
 
     Raises:
         ValueError: `total` is not between the sums of the bounds.
@@ -43,9 +44,10 @@ def share(total: int, weights: Sequence[int], low: Sequence[int], high: Sequence
     while True:
         free = [i for i in range(len(weights)) if i not in result]
         rest = total - sum(result.values())
-        pushed = _pushed_over_a_bound(rest, free, weights, low, high)
+        parts = weights if any(weights[i] for i in free) else high
+        pushed = _pushed_over_a_bound(rest, free, parts, low, high)
         if not pushed:
-            result |= _largest_remainders(rest, free, weights)
+            result |= _largest_remainders(rest, free, parts)
             return [result[i] for i in range(len(weights))]
         result |= pushed
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
-from prunebench.sparsity.criteria import Sample
 from prunebench.sparsity.registry import Registry
+from prunebench.sparsity.stats import Sample
 
 if TYPE_CHECKING:
     from prunebench.targets import Target

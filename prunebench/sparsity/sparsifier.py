@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
@@ -18,7 +19,7 @@ from prunebench.sparsity.masks import clear, count, exclude, has_nan
 from prunebench.sparsity.patterns import PATTERNS, Budget, Pattern
 from prunebench.sparsity.refinements import REFINEMENTS, Refinement
 from prunebench.sparsity.regrowth import REGROWTHS, Regrowth
-from prunebench.sparsity.scopes import SCOPES, PerMatrix, Scope
+from prunebench.sparsity.scopes import SCOPES, PerMatrix, Scope, SearchingScope
 from prunebench.sparsity.stats import GradientStat, InputStat
 from prunebench.sparsity.updates import UPDATES, WeightUpdate
 
@@ -95,7 +96,8 @@ class Sparsifier:
     @property
     def sample(self) -> Sample | None:
         """How many examples the axes look at by default; None: the weights are enough."""
-        samples = [axis.sample for axis in (self.axes.criterion, self.axes.refinement, self.axes.update) if axis]
+        axes = self.axes
+        samples = [axis.sample for axis in (axes.criterion, axes.refinement, axes.update, axes.scope) if axis]
         asked = [sample for sample in samples if sample is not None]
         return max(asked, key=lambda sample: sample.examples) if asked else None
 
@@ -104,8 +106,8 @@ class Sparsifier:
         """Prunes to `sparsity`, in [0, 1], of all weights of the targets together.
 
         Exactly round(sparsity * total) weights are pruned, half up (with other patterns than single weights: see
-        there). Weights that were pruned stay so, but for `regrowth`; a `sparsity` below what is reached already changes
-        nothing.
+        there). Weights that were pruned stay so, but for `regrowth` and criteria that revive them; a `sparsity` below
+        what is reached already changes nothing.
 
         Args:
             calibration: what the axes look at; needed where `sample` is not None, and for regrowth.
@@ -119,13 +121,13 @@ class Sparsifier:
         if calibration is None and (self.sample or self.axes.regrowth):
             raise ValueError("these axes look at data: give a calibration")
         before = dict(self.masks)
-        for level in self._levels(sparsity):
+        for level in self._levels(self.axes.criterion.level(sparsity)):
             if self._one_by_one:
                 self._prune_one_by_one(level, calibration)
             else:
                 self._prune_together(level, calibration)
             self.apply()
-        if self.axes.regrowth is not None and calibration is not None:
+        if self.axes.regrowth is not None and calibration is not None and passed < 1:  # what regrows wants training
             self._regrow(self.axes.regrowth, calibration, passed)
         return self._report(sparsity, before)
 
@@ -156,19 +158,49 @@ class Sparsifier:
                 calibration.observe_inputs(observers)
         self._prepare(seen)
         scores = [self._score(target, seen[target.name]) for target in self.targets]
-        masks = self.pattern.masks(scores, sparsity, self.axes.scope)
+        masks = self._choose(scores, sparsity, calibration)
         del scores
-        for target, mask in zip(self.targets, masks, strict=True):
-            self._settle(target, mask, seen[target.name])
+        self._settle({target.name: mask for target, mask in zip(self.targets, masks, strict=True)}, seen)
 
-    def _settle(self, target: Target, mask: Tensor, seen: _Seen) -> None:
-        """Refines a mask, makes up for what it takes away, and keeps it."""
-        axes, alive = self.axes, self._alive(target)
+    def _choose(self, scores: list[Tensor], sparsity: float, calibration: Calibration | None) -> list[Tensor]:
+        """The masks; a scope that proposes several is judged by the loss that each leaves on the examples."""
+        scope = self.axes.scope
+        if not isinstance(scope, SearchingScope):
+            return self.pattern.masks(scores, sparsity, scope)
+        assert calibration is not None
+        losses = []
+        for trial in range(scope.trials):
+            scope.begin(trial)
+            with self._tried(self.pattern.masks(scores, sparsity, scope)):
+                losses.append(calibration.loss())
+        scope.begin(losses.index(min(losses)))
+        return self.pattern.masks(scores, sparsity, scope)
+
+    @contextmanager
+    def _tried(self, masks: list[Tensor]) -> Iterator[None]:
+        """The model with these masks, for a moment."""
+        kept = [target.weight.detach().clone() for target in self.targets]
+        try:
+            for target, mask in zip(self.targets, masks, strict=True):
+                target.matrix.mul_(mask)
+            yield
+        finally:
+            for target, weight in zip(self.targets, kept, strict=True):
+                target.weight.copy_(weight)
+
+    def _settle(self, masks: dict[str, Tensor], seen: Mapping[str, _Seen]) -> None:
+        """Refines masks (out, in), makes up for what they take away, and keeps them."""
+        axes = self.axes
+        targets = {target.name: target for target in self.targets if target.name in masks}
         if axes.refinement is not None:
-            mask = axes.refinement.refine(target, mask, alive, seen.refinement)
+            for name, target in targets.items():
+                masks[name] = axes.refinement.refine(target, masks[name], self._alive(target), seen[name].refinement)
         if axes.update is not None:
-            axes.update.apply(target, mask, seen.update, axes.criterion, seen.criterion)
-        self._keep(target, mask)
+            axes.criterion.prepare_update(targets, masks, {name: seen[name].criterion for name in targets})
+            for name, target in targets.items():
+                axes.update.apply(target, masks[name], seen[name].update, axes.criterion, seen[name].criterion)
+        for name, target in targets.items():
+            self._keep(target, masks[name])
 
     def _keep(self, target: Target, mask: Tensor) -> None:
         self.masks[target.name] = (mask.t() if target.transposed else mask).contiguous()
@@ -206,7 +238,7 @@ class Sparsifier:
             self._keep(target, criterion.solve(target, self._alive(target), budget, seen.criterion))
         else:
             mask = self.pattern.within(self._score(target, seen), budget, self.axes.scope)
-            self._settle(target, mask, seen)
+            self._settle({target.name: mask}, {target.name: seen})
         clear(target.weight, self.masks[target.name])
 
     def _budgets(self, sparsity: float) -> list[Budget]:
@@ -263,7 +295,7 @@ class Sparsifier:
             raise RunError(f"the score of {target.name} contains NaN: did training diverge?")
         # -inf is for what is pruned already; the criterion's own -inf becomes the lowest score above that.
         score = score.clamp(min=torch.finfo(score.dtype).min)
-        if target.name in self.masks:
+        if target.name in self.masks and not criterion.revives:
             alive = self._alive(target)
             exclude(score, alive if size == 1 else alive.reshape(len(alive), -1, size).any(-1))
         return score
@@ -304,8 +336,8 @@ class Sparsifier:
 
     @torch.no_grad()
     def zero_moments(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clears what `optimizer` remembers of pruned weights. After every update."""
-        for target in self._masked():
+        """Clears what `optimizer` remembers of pruned weights, unless they may come back. After every update."""
+        for target in self._masked() if not self.axes.criterion.revives else []:
             for value in optimizer.state.get(target.weight, {}).values():
                 if isinstance(value, Tensor) and value.shape == target.weight.shape:
                     clear(value, self.masks[target.name])
@@ -383,7 +415,7 @@ def build_sparsifier(
     group = {key: value for key, value in {"n": n, "m": m}.items() if value is not None}
     axes = Axes(
         CRITERIA.build(criterion, params, seed=seed),
-        SCOPES.build(scope, scope_params, floor=floor),
+        SCOPES.build(scope, scope_params, floor=floor, seed=seed),
         PATTERNS.build(pattern, group),
         REFINEMENTS.build(refinement.name, refinement.params) if refinement.name != "none" else None,
         UPDATES.build(update.name, update.params) if update.name != "none" else None,

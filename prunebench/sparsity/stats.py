@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,17 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from prunebench.targets import Target
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How many training examples a method looks at unless `pruning.calibration` says otherwise.
+
+    `batch_size` matters to those that use gradients: examples / batch_size gradients are taken.
+    """
+
+    examples: int
+    batch_size: int
 
 
 class InputStat(ABC):

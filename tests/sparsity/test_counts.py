@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunebench.sparsity.axes import check_axes
+from prunebench.sparsity.axes import AxisChoice, check_axes
 from prunebench.sparsity.counts import kept_per_group, share, zeros_at
 
 
@@ -88,7 +88,8 @@ def test_shares_outside_the_bounds_are_refused() -> None:
     ],
 )
 def test_axes_that_contradict_each_other(axes: tuple[str, float, str, int, int, float], words: str | None) -> None:
-    found = check_axes(*axes)
+    scope, floor, pattern, n, m, sparsity = axes
+    found = check_axes(AxisChoice(scope=scope, floor=floor, pattern=pattern, n=n, m=m, sparsity=sparsity))
     assert len(found) == (0 if words is None else 1)
     if words:
         assert words in found[0]

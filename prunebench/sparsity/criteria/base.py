@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
 from prunebench.sparsity.registry import Registry
+from prunebench.sparsity.stats import Sample
 
 if TYPE_CHECKING:
     from prunebench.sparsity.patterns import Budget
     from prunebench.targets import Target
 
 S = TypeVar("S")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """How many training examples a method looks at unless `pruning.calibration` says otherwise.
-
-    `batch_size` matters to those that use gradients: examples / batch_size gradients are taken.
-    """
-
-    examples: int
-    batch_size: int
 
 
 class Criterion(ABC, Generic[S]):
@@ -40,10 +29,15 @@ class Criterion(ABC, Generic[S]):
     layer_by_layer: ClassVar[bool] = False  # whether a layer is to see the inputs that pruned layers before it give
     recomputations: int = 1  # parts in which a pruning is made, with data looked at anew before each
     recomputation_curve: ClassVar[str] = "linear"  # of the sparsities in between: linear or geometric
+    revives: ClassVar[bool] = False  # whether every pruning chooses among all weights, those that are pruned included
 
     def stat(self, target: Target) -> S | None:
         """What is to be observed of `target`; None: nothing."""
         return None
+
+    def level(self, sparsity: float) -> float:
+        """The sparsity to prune to where the plan asks for `sparsity`."""
+        return sparsity
 
     def prepare(self, targets: Mapping[str, Target], stats: Mapping[str, S]) -> None:
         """Called once all data were seen and before any score, for what takes all targets together; by name."""
@@ -58,6 +52,11 @@ class Criterion(ABC, Generic[S]):
     def group_score(self, target: Target, stat: S, size: int) -> Tensor | None:
         """Scores of groups of `size` consecutive inputs, (out, in / size); None: the sum over the group is used."""
         return None
+
+    def prepare_update(
+        self, targets: Mapping[str, Target], masks: Mapping[str, Tensor], stats: Mapping[str, S]
+    ) -> None:
+        """Called before any `compensate`, when the masks (out, in) of all targets are chosen; by name."""
 
     def compensate(self, target: Target, mask: Tensor, stat: S) -> None:
         """Changes the weights that stay to make up for those that `mask` (out, in) takes away (pruning/update=obs).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -54,6 +54,10 @@ class Dynamics:
 
     def after_pruning(self) -> None:
         """After a pruning of the plan has changed masks and weights."""
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """What is learned besides the model: its gradients are clipped together with the model's."""
+        return ()
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a resumed run needs."""

@@ -1,0 +1,50 @@
+"""Wanda: a weight times the norm of its input (Sun et al. 2024)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from prunebench.sparsity.criteria.base import CRITERIA, Criterion
+from prunebench.sparsity.stats import InputNorm, Sample
+
+if TYPE_CHECKING:
+    from prunebench.targets import Target
+
+
+@CRITERIA.register("wanda")
+class Wanda(Criterion[InputNorm]):
+    """|W_ij| ||X_j||_2, X_j being input j over all tokens (equation 1); with scope=row the paper's method.
+
+    Read: locuslab/wanda, lib/prune.py and lib/layerwrapper.py, which takes the root of the mean over sequences; that
+    is the same order. No weight is changed. The 128 sequences there have 2,048 tokens.
+    """
+
+    sample: ClassVar[Sample | None] = Sample(examples=1024, batch_size=32)
+    layer_by_layer = True
+
+    def stat(self, target: Target) -> InputNorm:
+        return InputNorm(target)
+
+    def score(self, target: Target, stat: InputNorm) -> Tensor:
+        return target.matrix.float().abs_().mul_(stat.norm())
+
+
+@CRITERIA.register("wanda_variant")
+class WandaVariant(Wanda):
+    """The share of its output's Wanda scores that lie at or below a weight's own (`use_variant`, appendix of the paper).
+
+    The variant removes from every output the lowest scores that sum to a share alpha of the output's total, alpha
+    being the same for all outputs of a matrix: that is what one threshold on these shares does. The reference bisects
+    alpha, from 0.4 within [0, 0.8], until the sparsity is within 0.001 of what is asked; with scope=uniform the
+    selection finds the alpha that gives it exactly, above 0.8 as well. scope=global has one alpha for all matrices;
+    within an output the order is that of `wanda`, so that scope=row and n:m give the same masks as there.
+    """
+
+    def score(self, target: Target, stat: InputNorm) -> Tensor:
+        ordered, order = super().score(target, stat).sort(dim=1, stable=True)
+        sums = ordered.double().cumsum_(1)
+        sums /= sums[:, -1:].clamp(min=torch.finfo(sums.dtype).tiny)
+        return ordered.scatter_(1, order, sums.float())
