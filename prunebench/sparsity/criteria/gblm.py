@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -36,7 +37,7 @@ class NormsAndGradients(InputNorm, GradientStat):
 
     def norm_per_sequence(self) -> Tensor:
         """(in,): the root of the mean over sequences of their squared norms."""
-        return self.norm() / max(1, self.sequences) ** 0.5
+        return self.norm() / math.sqrt(max(1, self.sequences))
 
     def gradient_norm(self) -> Tensor:
         """(out, in)."""
@@ -66,5 +67,5 @@ class GBLM(Criterion[NormsAndGradients]):
         return NormsAndGradients(target, self.power)
 
     def score(self, target: Target, stat: NormsAndGradients) -> Tensor:
-        norms = stat.gradient_norm().mul(self.factor).add_(stat.norm_per_sequence())
-        return norms.mul_(target.matrix.float().abs_())
+        norms = self.factor * stat.gradient_norm() + stat.norm_per_sequence()
+        return norms * target.matrix.abs()

@@ -113,7 +113,7 @@ class MFac(SecondOrder):
     def stat(self, target: Target) -> Fisher:
         if self.block_size is None:
             return FullFisher(target, self.damp)
-        return BlockFisher(target, self.block_size, self.damp)
+        return BlockFisher(target, self.block_size, self.damp, only_alive=True)
 
     def prepare(self, targets: Mapping[str, Target], stats: Mapping[str, Fisher]) -> None:
         full = [stat for stat in stats.values() if isinstance(stat, FullFisher)]

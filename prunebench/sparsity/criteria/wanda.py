@@ -34,17 +34,18 @@ class Wanda(Criterion[InputNorm]):
 
 @CRITERIA.register("wanda_variant")
 class WandaVariant(Wanda):
-    """The share of its output's Wanda scores that lie at or below a weight's own (`use_variant`, appendix of the paper).
+    """The share of its output's Wanda scores that lie at or below a weight's own (`use_variant`, the paper's appendix).
 
     The variant removes from every output the lowest scores that sum to a share alpha of the output's total, alpha
     being the same for all outputs of a matrix: that is what one threshold on these shares does. The reference bisects
     alpha, from 0.4 within [0, 0.8], until the sparsity is within 0.001 of what is asked; with scope=uniform the
     selection finds the alpha that gives it exactly, above 0.8 as well. scope=global has one alpha for all matrices;
-    within an output the order is that of `wanda`, so that scope=row and n:m give the same masks as there.
+    within an output the order is that of `wanda`, so that scope=row and n:m give the same masks as there. Of equal
+    scores the lower index has the higher share, where the reference's threshold removes all.
     """
 
     def score(self, target: Target, stat: InputNorm) -> Tensor:
-        ordered, order = super().score(target, stat).sort(dim=1, stable=True)
-        sums = ordered.double().cumsum_(1)
-        sums /= sums[:, -1:].clamp(min=torch.finfo(sums.dtype).tiny)
+        ordered, order = super().score(target, stat).sort(dim=1, descending=True, stable=True)
+        sums = ordered.flip(1).double().cumsum_(1).flip(1)
+        sums /= sums[:, :1].clamp(min=torch.finfo(sums.dtype).tiny)
         return ordered.scatter_(1, order, sums.float())
