@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 from accelerate import Accelerator
@@ -26,9 +26,11 @@ def make_calibration(
     *,
     seed: int,
     step: int,
+    on_batch: Callable[[], None],
 ) -> Calibration:
     """The examples for the pruning at `step`: a random sample that depends on (seed, step) alone.
 
+    `on_batch` is called after every batch and may raise, to stop.
     Every process looks at all of them, so that all choose alike. fp16 is not used: its gradients would underflow.
     """
     batch_size = settings.batch_size or sample.batch_size
@@ -46,6 +48,16 @@ def make_calibration(
             outputs = model(**task.inputs(batch))
         return task.loss(task.heads(outputs, batch), batch)
 
+    @contextmanager
+    def shown(title: str, total: int) -> Iterator[Callable[[int], None]]:
+        with counting(title, total) as count:
+
+            def counted(done: int) -> None:
+                count(done)
+                on_batch()
+
+            yield counted
+
     return Calibration(
-        model, indices, data.lengths[indices], min(batch_size, examples), batch_of, loss_of, autocast, counting
+        model, indices, data.lengths[indices], min(batch_size, examples), batch_of, loss_of, autocast, shown
     )

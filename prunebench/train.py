@@ -137,7 +137,7 @@ def _loop(job: Job, optimizer: torch.optim.Optimizer, start: int, trained: Train
                 _evaluate(job, step, trained, log, progress)
             _remember(job, step)
             if plan.is_update(step):
-                _prune(job, step, optimizer, trained, log)
+                _prune(job, step, optimizer, trained, log, stop)
             if step == plan.steps:
                 break
             for beginning in plan.phases_starting(step):
@@ -298,10 +298,11 @@ def _losses(job: Job, model: nn.Module, indices: np.ndarray) -> dict[str, Tensor
     return {"loss": loss, "task_loss": task_loss, "distillation_loss": term}
 
 
-def _prune(job: Job, step: int, optimizer: Any, trained: Trained, log: _Log) -> None:
+def _prune(job: Job, step: int, optimizer: Any, trained: Trained, log: _Log, stop: _Stop) -> None:
     log.flush()
     level = job.plan.sparsity(step) * job.sparsity_scale
-    update = job.sparsifier.update(level, _calibration(job, step), step / job.plan.steps if job.plan.steps else 1.0)
+    passed = step / job.plan.steps if job.plan.steps else 1.0
+    update = job.sparsifier.update(level, _calibration(job, step, stop), passed)
     if job.dynamics is not None:
         job.dynamics.after_pruning()
     _agree_on_weights(job)
@@ -316,15 +317,21 @@ def _prune(job: Job, step: int, optimizer: Any, trained: Trained, log: _Log) -> 
     log.event(step, {"pruning": pruning})
 
 
-def _calibration(job: Job, step: int) -> Calibration | None:
+def _calibration(job: Job, step: int, stop: _Stop) -> Calibration | None:
     sample, regrows = job.sparsifier.sample, job.sparsifier.axes.regrowth is not None
     if sample is None and not regrows:
         return None
     sample = sample or Sample(job.settings.batch_size, job.settings.batch_size)
     return make_calibration(
         job.accelerator.unwrap_model(job.model), job.task, job.data, job.accelerator, job.calibration, sample,
-        seed=job.seed, step=step,
+        seed=job.seed, step=step, on_batch=lambda: _give_up(job, stop),
     )  # fmt: skip
+
+
+def _give_up(job: Job, stop: _Stop) -> None:
+    """Looking at data can take long, and nothing of it is kept: a run that is to stop does so from its checkpoint."""
+    if stop.asked and job.accelerator.num_processes == 1:
+        raise KeyboardInterrupt
 
 
 def _agree_on_weights(job: Job) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,7 @@ from prunebench.config import (
 )
 from prunebench.paths import RunFolder
 from prunebench.run import run
+from tests.test_parallel import ROOT, environment, equal_masks_and_near_weights, folder, torchrun
 from tests.tiny import tiny_config
 
 Phases = list[PhaseConfig]
@@ -104,6 +109,54 @@ def test_a_killed_run_ends_in_the_same_files(name: str, tmp_path: Path, monkeypa
             run(RUNS[name](tmp_path / "two"))
     again = run(RUNS[name](tmp_path / "two"))
     assert sums(folder_of(again, tmp_path / "two")) == sums(folder_of(undisturbed, tmp_path / "one"))
+
+
+def test_a_run_that_looks_at_data_can_be_stopped_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = run(RUNS["obert"](tmp_path / "one"))
+    original: Any = train.make_calibration
+    batches: list[int] = []
+
+    def make_calibration(*args: Any, on_batch: Callable[[], None], **settings: Any) -> Any:
+        def counted() -> None:
+            batches.append(1)
+            if len(batches) == 20:  # the third of eight gradients of the third pruning
+                os.kill(os.getpid(), signal.SIGINT)
+            on_batch()
+
+        return original(*args, on_batch=counted, **settings)
+
+    monkeypatch.setattr(train, "make_calibration", make_calibration)
+    with pytest.raises(KeyboardInterrupt):
+        run(RUNS["obert"](tmp_path / "two"))
+    assert len(batches) == 20
+    again = run(RUNS["obert"](tmp_path / "two"))
+    assert sums(folder_of(again, tmp_path / "two")) == sums(folder_of(undisturbed, tmp_path / "one"))
+
+
+WORKER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from prunebench.run import run
+from tests.test_methods_runs import RUNS
+torch.set_num_threads(1)
+config = RUNS[sys.argv[2]](Path(sys.argv[1]))
+config.name, config.trainer.dropout, config.trainer.eps = sys.argv[3], 0.0, 1e-3
+config.outputs = str(Path(sys.argv[1]) / "outputs")
+run(config)
+"""
+
+
+@pytest.mark.parametrize("name", ["obert", "rigl"])
+def test_two_processes_choose_the_same_weights(name: str, tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    for launcher, run_name in (([sys.executable], "alone"), (torchrun(), "together")):
+        command = [*launcher, str(script), str(tmp_path), name, run_name]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+    equal_masks_and_near_weights(folder(tmp_path, "alone"), folder(tmp_path, "together"))
 
 
 def seen_weights(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, torch.Tensor]]:

@@ -29,7 +29,7 @@ class Wanda(Criterion[InputNorm]):
         return InputNorm(target)
 
     def score(self, target: Target, stat: InputNorm) -> Tensor:
-        return target.matrix.float().abs_().mul_(stat.norm())
+        return target.matrix.abs() * stat.norm()
 
 
 @CRITERIA.register("wanda_variant")

@@ -1,0 +1,283 @@
+"""The league table: every method on MiniLM and SST-2 at one sparsity. Stop it and start it again as you like.
+
+    ../shared/models/get_minilm
+    python scripts/league_table.py ../shared/data/glue/SST-2                    # goes on where it was stopped
+    python scripts/league_table.py ../shared/data/glue/SST-2 --method wanda     # one method only
+    python scripts/league_table.py ../shared/data/glue/SST-2 --best 5           # and seeds 2 and 3 of the best five
+    python scripts/league_table.py --show                                       # prints the tables from what there is
+    python scripts/league_table.py --markdown                                   # writes docs/league.md
+
+Three parts. `one_shot`: the dense model of a fixed subset of 10,000 training sentences is pruned once and scored on all
+of dev. `tuned`: the same, then one epoch (313 steps) with the mask fixed, the same for all. `trained`: methods that are
+a whole training of their own, at the quickstart's scale (a BERT of 142 k weights, generated reviews) and its sparsity,
+beside plain ways of training there. Scores of different parts do not compare.
+
+Every run is a process of its own; peak memory is that process's, time is the run's without its dense model. A line of
+docs/league.json that is there is not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from prunebench.paths import locked, write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "league.json"
+PAGE = ROOT / "docs" / "league.md"
+SPARSITY = 0.6
+N_M = 0.5
+TUNED = "pruning.schedule.phases=[{name:prune,epochs:0,prune:true},{name:recover,epochs:1}]"
+
+# recipes whose axes choose a mask (and weights) at once, with what they need at this scale
+PRUNERS: dict[str, list[str]] = {
+    "one_shot_only": [],
+    "random_erk": [],
+    "random_snip_ratios": [],
+    "lamp": [],
+    "global_mp": [],
+    "pq_index": [],
+    "random_search": [],
+    "least_squares": [],
+    "wanda": [],
+    "gblm": [],
+    "dsnot": [],
+    "sparsegpt": [],
+    "snip": [],
+    "taylor": [],
+    "obert_one_shot": [],
+    "woodfisher": [],
+    "diagonal_fisher": [],
+    "mfac": [],
+    "wanda_2_4": [],
+    "sparsegpt_2_4": [],
+    "magnitude_2_4": [],
+}
+TRAININGS: dict[str, list[str]] = {
+    name: []
+    for name in (
+        "one_shot", "gradual", "quickstart", "smc_bench_gmp", "snip", "random_erk", "acdc", "lottery_ticket",
+        "lottery_ticket_early", "lr_rewinding", "window_25_75", "from_scratch", "rigl", "granet", "movement",
+        "soft_movement", "cram", "soft_shrinkage", "sr_ste", "gradient_flow", "perp", "squarehead",
+    )
+}  # fmt: skip
+# no recipes of their own: an override on another one is all they are
+VARIANTS: dict[str, tuple[str, list[str]]] = {
+    "diagonal_fisher": ("obert_one_shot", ["pruning/criterion=diagonal_fisher"]),
+    "wanda_2_4": ("wanda", ["pruning/pattern=2_4", "pruning/scope=uniform"]),
+    "magnitude_2_4": ("one_shot_only", ["pruning/pattern=2_4", "pruning/scope=uniform"]),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    method: str
+    part: str
+    seed: int
+    words: list[str]
+
+    def key(self) -> tuple[str, str, int]:
+        return self.method, self.part, self.seed
+
+
+def pruner(method: str, part: str, seed: int, data: Path, model: Path, more: list[str]) -> Job:
+    recipe, axes = VARIANTS.get(method, (method, []))
+    sparsity = N_M if method.endswith("_2_4") else SPARSITY
+    schedule = ["pruning/schedule=one_shot_only"] if part == "one_shot" else ["pruning/schedule=one_shot", TUNED]
+    common = [
+        "dataset=sst2", "model=hf", f"model.name={model}", f"dataset.train_file={data}/train.tsv.gz",
+        f"dataset.validation_file={data}/dev.tsv", "dataset.limit=10000", "trainer.lr=1e-4", "trainer.precision=bf16",
+        "distillation=none", "start=teacher", f"sparsity={sparsity}", "pruning.components=[encoder]",
+    ]  # fmt: skip
+    return Job(method, part, seed, [f"recipe={recipe}", *axes, *common, *schedule, *PRUNERS.get(method, []), *more])
+
+
+def training(method: str, seed: int, more: list[str]) -> Job:
+    n_m = method in ("sr_ste", "gradient_flow")
+    own = ["sparsity=0.5"] if n_m else ["sparsity=0.9"]
+    scale = [] if method == "quickstart" else ["model=quickstart", "dataset=quickstart", *own]
+    words = [f"recipe={method}", *scale, "pruning.components=[encoder]", *TRAININGS.get(method, []), *more]
+    return Job(method, "trained", seed, words)
+
+
+def run(job: Job, outputs: str) -> dict[str, Any] | None:
+    """The line of a job; None where it failed, which is told."""
+    words = [
+        *job.words,
+        f"name={job.method}",
+        f"seed={job.seed}",
+        f"outputs={outputs}",
+        "tracker=local",
+        "trainer.threads=1",
+    ]
+    command = [sys.executable, "-m", "prunebench", "run", *words, "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout and process.stderr
+    out, errors = process.stdout.read(), process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        print(f"{job.method} ({job.part}, seed {job.seed}) failed: {errors.strip().splitlines()[-1:]}", flush=True)
+        return None
+    result = json.loads(out)
+    return {
+        "method": job.method,
+        "part": job.part,
+        "seed": job.seed,
+        "score": result["metric"]["value"],
+        "dense": result["dense"]["value"],
+        "sparsity": result["sparsity"]["prunable"],
+        "seconds": result["seconds"],
+        "peak_mb": round(usage.ru_maxrss / 1024),
+        "epochs": result["training"]["epochs"],
+        "digest": result["digest"],
+        "settings": job.words,
+    }
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
+    return lines
+
+
+def add(path: Path, line: dict[str, Any]) -> None:
+    with locked(path.with_name(f".{path.name}.lock")):
+        same = (line["method"], line["part"], line["seed"])
+        lines = [each for each in read(path) if (each["method"], each["part"], each["seed"]) != same]
+        text = ",\n ".join(json.dumps(each) for each in [*lines, line])
+        write_text(path, f"[\n {text}\n]\n")
+
+
+def compute(jobs: list[Job], results: Path, outputs: str) -> None:
+    for job in jobs:
+        if job.key() in {(line["method"], line["part"], line["seed"]) for line in read(results)}:
+            continue
+        line = run(job, outputs)
+        if line is not None:
+            add(results, line)
+            print(
+                f"{job.part} {job.method} seed {job.seed}: {100 * line['score']:.2f}, {line['seconds']:.0f} s",
+                flush=True,
+            )
+
+
+# --- the tables ---------------------------------------------------------------------------------------------------
+
+PARTS = {
+    "one_shot": f"Pruned once, not trained afterwards ({100 * SPARSITY:g} % of the encoder; 2:4: 50 %)",
+    "tuned": f"Pruned once, then one epoch with the mask fixed ({100 * SPARSITY:g} %; 2:4: 50 %)",
+    "trained": "Whole trainings, at quickstart scale (90 %; SR-STE and gradient flow: 2:4, 50 %)",
+}
+INTRODUCTION = """# League table
+
+Made by `python scripts/league_table.py ../shared/data/glue/SST-2` (see there for what the parts are) from
+`docs/league.json`; one seed unless ± says otherwise, one thread of a CPU. Dev has 872 sentences: a standard error of
+about 1.2 points, so neighbours do not differ. Lines are recipes of `conf/recipe`, or overrides on one (`*_2_4`,
+`diagonal_fisher`: see the script).
+"""
+HEADINGS = ["method", "accuracy", "minus dense", "encoder zeros", "time", "peak memory", "epochs", "seeds"]
+
+
+def rows(lines: list[dict[str, Any]], part: str) -> list[list[str]]:
+    """Best first."""
+    methods: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        if line["part"] == part:
+            methods.setdefault(line["method"], []).append(line)
+    mean = statistics.mean
+    ranked = sorted(methods.items(), key=lambda item: -mean(line["score"] for line in item[1]))
+    return [
+        [
+            name,
+            _score([100 * line["score"] for line in own]),
+            f"{100 * mean(line['score'] - line['dense'] for line in own):+.1f}",
+            f"{100 * mean(line['sparsity'] for line in own):.1f} %",
+            _duration(mean(line["seconds"] for line in own)),
+            f"{mean(line['peak_mb'] for line in own) / 1000:.2f} GB",
+            f"{mean(line['epochs'] for line in own):g}",
+            str(len(own)),
+        ]
+        for name, own in ranked
+    ]
+
+
+def _score(scores: list[float]) -> str:
+    spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+    return f"{statistics.mean(scores):.1f}{spread}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def show(lines: list[dict[str, Any]]) -> None:
+    for part, title in PARTS.items():
+        table = Table(*HEADINGS, title=title, title_justify="left")
+        for row in rows(lines, part):
+            table.add_row(*row)
+        Console().print(table)
+
+
+def markdown(lines: list[dict[str, Any]]) -> str:
+    text = INTRODUCTION
+    for part, title in PARTS.items():
+        text += f"\n## {title}\n\n| " + " | ".join(HEADINGS) + " |\n" + "|---" * len(HEADINGS) + "|\n"
+        text += "".join("| " + " | ".join(row) + " |\n" for row in rows(lines, part))
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?", help="folder with SST-2's train.tsv.gz and dev.tsv")
+    parser.add_argument("--model", type=Path, default=Path.home() / ".cache/prunebench-models/minilm-l6")
+    parser.add_argument("--method", nargs="+", help="these only; a recipe of yours, with --config-dir")
+    parser.add_argument("--config-dir", help="a folder with options of yours")
+    parser.add_argument("--part", choices=[*PARTS], nargs="+", default=[*PARTS])
+    parser.add_argument("--best", type=int, default=0, help="also seeds 2 and 3 of so many of the best of each part")
+    parser.add_argument("--outputs", default="outputs/league")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--show", action="store_true", help="print the tables only")
+    parser.add_argument("--markdown", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
+    args = parser.parse_args()
+    if args.data and not (args.show or args.markdown):
+        more = ["--config-dir", args.config_dir] if args.config_dir else []
+        compute(jobs_of(args, [1], None, more), args.results, args.outputs)
+        if args.best:
+            compute(jobs_of(args, [2, 3], best(read(args.results), args.best), more), args.results, args.outputs)
+    if args.markdown:
+        write_text(PAGE, markdown(read(args.results)))
+    else:
+        show(read(args.results))
+
+
+def jobs_of(args: argparse.Namespace, seeds: list[int], only: dict[str, set[str]] | None, more: list[str]) -> list[Job]:
+    jobs = []
+    for seed in seeds:
+        for part in args.part:
+            known = TRAININGS if part == "trained" else PRUNERS
+            for method in args.method or known:
+                if only is not None and method not in only[part]:
+                    continue
+                if part == "trained":
+                    jobs.append(training(method, seed, more))
+                else:
+                    jobs.append(pruner(method, part, seed, args.data, args.model, more))
+    return jobs
+
+
+def best(lines: list[dict[str, Any]], count: int) -> dict[str, set[str]]:
+    return {part: {row[0] for row in rows(lines, part)[:count]} for part in PARTS}
+
+
+if __name__ == "__main__":
+    main()
