@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from prunebench.errors import RunError
-from prunebench.paths import whole_folder
+from prunebench.paths import remove, whole_file, whole_folder
 
 KEPT = 2  # the newest and, should that one be damaged, the one before
 COMPLETE = "checksums.json"  # written last: of every other file
@@ -101,6 +102,42 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[Path], list[s
             damaged.append(path)
             lines.append(f"checkpoint {path.name} is damaged ({error}): going on from the one before, or anew")
     return None, damaged, lines
+
+
+class UnfinishedPruning:
+    """The matrices that a pruning layer by layer has done, written every minute (`sparsity.sparsifier.Unfinished`).
+
+    They depend on (seed, step) alone, so whichever checkpoint a run goes on from, they are what it would compute again.
+    """
+
+    def __init__(self, folder: Path, step: int, every: float = 60.0) -> None:
+        """`folder` is that of all prunings; what it holds of other steps is removed. `every`: seconds."""
+        self._folder, self._every = folder / f"step-{step:09d}", every
+        for other in _saved(folder):
+            if other != self._folder:
+                remove(other)
+        self._waiting: dict[str, Tensor] = {}
+        self._written = time.monotonic()
+
+    def read(self, level: float) -> dict[str, tuple[Tensor, Tensor]]:
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for path in sorted(self._folder.glob(f"{level!r}-*{SUFFIX}")):
+            try:
+                tensors = load_file(path)
+                names = {key.rpartition("/")[0] for key in tensors}
+                found |= {name: (tensors[f"{name}/weight"], tensors[f"{name}/mask"]) for name in names}
+            except UNREADABLE:
+                remove(path)
+        return found
+
+    def add(self, level: float, done: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        for name, (weight, mask) in done.items():
+            self._waiting |= {f"{name}/weight": weight.cpu().clone(), f"{name}/mask": mask.cpu()}
+        if time.monotonic() - self._written >= self._every:
+            number = len(list(self._folder.glob(f"*{SUFFIX}")))
+            with whole_file(self._folder / f"{level!r}-{number:06d}{SUFFIX}") as temporary:
+                save_file(self._waiting, temporary)
+            self._waiting, self._written = {}, time.monotonic()
 
 
 def _read(path: Path) -> Checkpoint:

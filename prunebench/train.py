@@ -23,6 +23,7 @@ from prunebench.calibrate import make_calibration
 from prunebench.checkpoint import (
     KEPT,
     Checkpoint,
+    UnfinishedPruning,
     keep_newest,
     keep_only,
     load_checkpoint,
@@ -302,7 +303,8 @@ def _prune(job: Job, step: int, optimizer: Any, trained: Trained, log: _Log, sto
     log.flush()
     level = job.plan.sparsity(step) * job.sparsity_scale
     passed = step / job.plan.steps if job.plan.steps else 1.0
-    update = job.sparsifier.update(level, _calibration(job, step, stop), passed)
+    unfinished = UnfinishedPruning(job.state / "pruning", step) if job.accelerator.num_processes == 1 else None
+    update = job.sparsifier.update(level, _calibration(job, step, stop), passed, unfinished)
     if job.dynamics is not None:
         job.dynamics.after_pruning()
     _agree_on_weights(job)

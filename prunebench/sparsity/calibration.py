@@ -6,7 +6,7 @@ Wanda). `layer_by_layer` runs every layer once for that, not the whole model onc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers.cache_utils import Cache
 
-from prunebench.errors import RunError
+from prunebench.errors import RunError, UsageError
 from prunebench.sparsity.stats import InputStat
 from prunebench.targets import Target, layers_of
 
@@ -57,12 +58,13 @@ class Calibration:
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        was_training = self.model.training
+        modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
         try:
             yield
         finally:
-            self.model.train(was_training)
+            for module, mode in modes.items():
+                module.training = mode
 
     # --- gradients ---
 
@@ -93,8 +95,14 @@ class Calibration:
     # --- inputs ---
 
     def observe_inputs(self, observers: Observers) -> None:
-        """Feeds the stats from one pass over the examples with the model as it is."""
+        """Feeds the stats from one pass over the examples with the model as it is.
+
+        Raises:
+            UsageError: one is to observe an embedding table, which has no inputs.
+            RunError: inputs are not finite.
+        """
         batches = self.by_length()
+        _refuse_tables(observers)
         with self._evaluating(), torch.no_grad(), self.counting("inputs", len(batches)) as count:
             for indices in batches:
                 batch = self.batch_of(indices)
@@ -108,9 +116,10 @@ class Calibration:
         """The targets layer by layer, once what observes them was fed; the caller prunes them and asks for the next.
 
         A layer's inputs are what the layers before it give as they are by then. What lies outside the repeated layers
-        comes last.
+        comes last. Errors as in `observe_inputs`.
         """
         layers, groups, rest = _by_layer(self.model, targets)
+        _refuse_tables(observers_of([target for target in rest if isinstance(target.module, nn.Embedding)]))
         with self._evaluating(), torch.no_grad(), self.counting("layers", len(groups) + bool(rest)) as count:
             stack = _Stack.begin(self, layers) if len(groups) > 1 else None
             for number, members in enumerate(groups):
@@ -130,9 +139,7 @@ class Calibration:
                 count(1)
 
 
-def _by_layer(
-    model: nn.Module, targets: Sequence[Target]
-) -> tuple[list[nn.Module], list[list[Target]], list[Target]]:
+def _by_layer(model: nn.Module, targets: Sequence[Target]) -> tuple[list[nn.Module], list[list[Target]], list[Target]]:
     """The repeated layers in the model's order, the targets in each of them, and those in none."""
     layers, groups = layers_of(model), []
     left = list(targets)
@@ -166,7 +173,7 @@ class _Stack:
     def begin(cls, calibration: Calibration, layers: list[nn.Module]) -> _Stack | None:
         """None where they are no plain stack: one's output fed to the next is not what the model computes."""
         batches = calibration.by_length()
-        if not cls._is_plain(calibration, layers, batches[0]):
+        if not cls._is_plain(calibration, layers, batches[-1]):  # the longest: layers may differ in how far they see
             return None
         calls = [cls._first_call(calibration, layers[0], indices) for indices in batches]
         return cls(layers, calls, calibration.autocast)
@@ -176,7 +183,9 @@ class _Stack:
         batch, found = calibration.batch_of(indices), []
 
         def take(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found.append(_Call(args, kwargs, batch))
+            found.append(
+                _Call(_without_cache(args), dict(zip(kwargs, _without_cache(kwargs.values()), strict=True)), batch)
+            )
             raise _Stop
 
         with _hook(layer.register_forward_pre_hook(take, with_kwargs=True)), suppress(_Stop):
@@ -216,6 +225,11 @@ class _Stack:
                 call.kwargs = call.kwargs | {"hidden_states": output}
 
 
+def _without_cache(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Arguments of a layer that is to run more than once: decoders would add to what they keep for the next token."""
+    return tuple(None if isinstance(value, Cache) else value for value in values)
+
+
 def _hidden(output: Any) -> Tensor:
     hidden = output[0] if isinstance(output, tuple) else output
     assert isinstance(hidden, Tensor)
@@ -239,10 +253,10 @@ def _watching(observers: Observers, batch: Batch) -> Iterator[None]:
 
         def feed(_: nn.Module, args: tuple[Any, ...], target: Target = target, stat: InputStat = stat) -> None:
             inputs = args[0].detach()
-            tokens = _tokens(inputs, mask).float()
+            tokens, sequences = _tokens(inputs, mask)
             if not bool(tokens.isfinite().all()):
                 raise RunError(f"the inputs of {target.name} are not finite: did training diverge?")
-            stat.observe_inputs(tokens, len(inputs))
+            stat.observe_inputs(tokens.float(), sequences)
 
         handles.append(target.module.register_forward_pre_hook(feed))
     try:
@@ -252,11 +266,27 @@ def _watching(observers: Observers, batch: Batch) -> Iterator[None]:
             handle.remove()
 
 
-def _tokens(inputs: Tensor, mask: Tensor | None) -> Tensor:
-    """(tokens, in) of what is no padding; inputs that have no sequence axis are taken whole."""
-    if mask is not None and inputs.ndim == 3 and inputs.shape[:2] == mask.shape:
-        return inputs[mask.bool()]
-    return inputs.reshape(-1, inputs.shape[-1])
+def _tokens(inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, int]:
+    """(tokens, in) of what is no padding, and of how many sequences; inputs without a sequence axis are taken whole.
+
+    `mask` is (..., length). Some layers flatten sequences before their linear maps (OPT), and with several choices an
+    example is several sequences.
+    """
+    flat = inputs.reshape(-1, inputs.shape[-1])
+    if mask is not None:
+        mask = mask.reshape(-1, mask.shape[-1])
+        if inputs.shape[:-1] in (mask.shape, (mask.numel(),)):
+            return flat[mask.flatten().bool()], len(mask)
+    return flat, len(inputs)
+
+
+def _refuse_tables(observers: Observers) -> None:
+    for target, _ in observers:
+        if isinstance(target.module, nn.Embedding):
+            raise UsageError(
+                f"{target.name} is a table, which has no inputs that pruning could look at: "
+                "leave embeddings out of pruning.components, or choose another pruning/criterion"
+            )
 
 
 def _refuse_not_finite(loss: Tensor) -> None:

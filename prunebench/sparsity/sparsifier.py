@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -64,6 +64,19 @@ class _Seen:
         return [stat for stat in (self.criterion, self.refinement, self.update) if isinstance(stat, kind)]
 
 
+Done = dict[str, tuple[Tensor, Tensor]]  # by target name: weight and mask, as the parameter is stored
+
+
+class Unfinished(Protocol):
+    """Where a pruning layer by layer keeps the matrices that are done, so that it can be stopped and continued."""
+
+    def read(self, level: float) -> Done:
+        """What was done of the pruning to `level` by whoever was stopped."""
+
+    def add(self, level: float, done: Done) -> None:
+        """Takes the matrices of one more layer."""
+
+
 class Sparsifier:
     """The masks of `targets` and everything that keeps pruned weights at zero.
 
@@ -102,7 +115,13 @@ class Sparsifier:
         return max(asked, key=lambda sample: sample.examples) if asked else None
 
     @torch.no_grad()
-    def update(self, sparsity: float, calibration: Calibration | None = None, passed: float = 0.0) -> Update:
+    def update(
+        self,
+        sparsity: float,
+        calibration: Calibration | None = None,
+        passed: float = 0.0,
+        unfinished: Unfinished | None = None,
+    ) -> Update:
         """Prunes to `sparsity`, in [0, 1], of all weights of the targets together.
 
         Exactly round(sparsity * total) weights are pruned, half up (with other patterns than single weights: see
@@ -112,6 +131,7 @@ class Sparsifier:
         Args:
             calibration: what the axes look at; needed where `sample` is not None, and for regrowth.
             passed: the share of training that has passed, for regrowth.
+            unfinished: keeps what is done of a pruning that goes layer by layer.
 
         Raises:
             RunError: a score is NaN, or the criterion gave something other than a score for each weight.
@@ -123,7 +143,7 @@ class Sparsifier:
         before = dict(self.masks)
         for level in self._levels(self.axes.criterion.level(sparsity)):
             if self._one_by_one:
-                self._prune_one_by_one(level, calibration)
+                self._prune_one_by_one(level, calibration, unfinished)
             else:
                 self._prune_together(level, calibration)
             self.apply()
@@ -214,9 +234,12 @@ class Sparsifier:
 
     # --- layer by layer ---
 
-    def _prune_one_by_one(self, sparsity: float, calibration: Calibration | None) -> None:
+    def _prune_one_by_one(
+        self, sparsity: float, calibration: Calibration | None, unfinished: Unfinished | None
+    ) -> None:
         assert calibration is not None
         seen: dict[str, _Seen] = {}
+        done = unfinished.read(sparsity) if unfinished is not None else {}
         if self._looks_at_gradients():  # of the model as it is before any of its layers is pruned
             seen = {target.name: self._seen(target) for target in self.targets}
             self._observe_gradients(calibration, seen)
@@ -224,13 +247,21 @@ class Sparsifier:
         budgets = dict(zip((target.name for target in self.targets), self._budgets(sparsity), strict=True))
 
         def observers_of(members: list[Target]) -> list[tuple[Target, InputStat]]:
-            for target in members:
+            left = [target for target in members if target.name not in done]
+            for target in left:
                 seen.setdefault(target.name, self._seen(target))
-            return self._input_observers(members, seen)
+            return self._input_observers(left, seen)
 
         for members in calibration.layer_by_layer(self.targets, observers_of):
             for target in members:
-                self._prune_one(target, budgets[target.name], seen.pop(target.name))
+                if target.name in done:
+                    weight, self.masks[target.name] = (each.to(target.weight.device) for each in done[target.name])
+                    target.weight.copy_(weight)
+                else:
+                    self._prune_one(target, budgets[target.name], seen.pop(target.name))
+            fresh = [target for target in members if target.name not in done]
+            if unfinished is not None and fresh:
+                unfinished.add(sparsity, {each.name: (each.weight.detach(), self.masks[each.name]) for each in fresh})
 
     def _prune_one(self, target: Target, budget: Budget, seen: _Seen) -> None:
         criterion = self.axes.criterion

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +131,12 @@ class Kept(torch.autograd.Function):
 
 def top(scores: list[Tensor], share: float) -> list[Tensor]:
     """Masks of the `share` highest entries of all tensors together, one by one."""
-    entries = sorted(
-        ((float(value), which, place) for which, score in enumerate(scores) for place, value in enumerate(score.flatten())),
-        key=lambda entry: -entry[0],
-    )  # fmt: skip
+    entries = [
+        (float(value), which, place)
+        for which, score in enumerate(scores)
+        for place, value in enumerate(score.detach().flatten())
+    ]
+    entries.sort(key=lambda entry: -entry[0])
     masks = [torch.zeros(score.numel(), dtype=torch.bool) for score in scores]
     for _, which, place in entries[: round(share * len(entries))]:
         masks[which][place] = True
@@ -188,7 +193,7 @@ def run_movement(loop: Loop, reference: Reference, choose: Callable[[Moment], li
 
 
 def returned(masks: list[list[Tensor]]) -> int:
-    pairs = zip(masks, masks[1:], strict=False)
+    pairs = itertools.pairwise(masks)
     return sum(int((new & ~old).sum()) for before, after in pairs for old, new in zip(before, after, strict=True))
 
 
@@ -289,19 +294,30 @@ def test_movement_takes_over_weights_that_are_set_from_outside() -> None:
 # --- CrAM ---------------------------------------------------------------------------------------------------------
 
 
+Prune = Callable[[list[Tensor]], list[Tensor]]
+
+
 def nm_mask(matrix: Tensor, n: int, m: int) -> Tensor:
     """(out, in), group by group."""
     mask = torch.zeros_like(matrix, dtype=torch.bool)
     for row in range(len(matrix)):
         for start in range(0, matrix.shape[1], m):
-            group = matrix[row, start : start + m].abs()
+            group = matrix.detach()[row, start : start + m].abs()
             order = sorted(range(m), key=lambda place: -float(group[place]))
             for place in order[:n]:
                 mask[row, start + place] = True
     return mask
 
 
-def cram_gradients(net: Net, step: int, rho: float, prune: Callable[[list[Tensor]], list[Tensor]], plus: bool) -> Any:
+def largest(matrices: list[Tensor], share: float) -> list[Tensor]:
+    return top([matrix.abs() for matrix in matrices], share)
+
+
+def largest_of_groups(matrices: list[Tensor], n: int) -> list[Tensor]:
+    return [nm_mask(matrix, n, 2 * n) for matrix in matrices]
+
+
+def cram_gradients(net: Net, step: int, rho: float, prune: Prune, plus: bool) -> Any:
     """Gradients of first, second and bias, from (out, in) masks of what `prune` keeps of the perturbed matrices."""
     weights = [parameter.detach().clone().requires_grad_() for parameter in (net.first, net.second, net.bias)]
     clean = torch.autograd.grad(net.loss(step, *weights), weights)
@@ -324,7 +340,7 @@ def test_cram_adds_the_gradient_where_the_weights_are_perturbed_and_pruned() -> 
         loop = Loop(DYNAMICS.build("cram", {"rho": 0.5, "plus": plus}))
         for step in range(3):
             before = [parameter.detach().clone() for parameter in loop.net.parameters()]
-            expected = cram_gradients(loop.net, step, 0.5, lambda matrices: top([m.abs() for m in matrices], 0.5), plus)
+            expected = cram_gradients(loop.net, step, 0.5, partial(largest, share=0.5), plus)
             loop.passes(step)
             for (parameter, gradient), wanted in zip(parameters_and_gradients(loop), expected, strict=True):
                 assert near(gradient, wanted) and parameter.grad is gradient
@@ -333,7 +349,7 @@ def test_cram_adds_the_gradient_where_the_weights_are_perturbed_and_pruned() -> 
             loop.optimizer.zero_grad()
 
 
-def which_match(loop: Loop, step: int, prunes: list[Callable[[list[Tensor]], list[Tensor]]]) -> list[int]:
+def which_match(loop: Loop, step: int, prunes: Sequence[Prune]) -> list[int]:
     wanted = [cram_gradients(loop.net, step, 0.05, prune, True) for prune in prunes]
     loop.passes(step)
     found = [gradient for _, gradient in parameters_and_gradients(loop)]
@@ -343,7 +359,7 @@ def which_match(loop: Loop, step: int, prunes: list[Callable[[list[Tensor]], lis
 
 def test_cram_draws_a_sparsity_by_seed_and_step() -> None:
     levels = [0.25, 0.5, 0.75]
-    prunes = [lambda matrices, level=level: top([m.abs() for m in matrices], 1 - level) for level in levels]
+    prunes = [partial(largest, share=1 - level) for level in levels]
 
     def drawn(seed: int) -> list[int]:
         loop = Loop(DYNAMICS.build("cram", {"sparsities": levels}, seed=seed))
@@ -356,7 +372,7 @@ def test_cram_draws_a_sparsity_by_seed_and_step() -> None:
 
 
 def test_cram_n_m_tosses_a_coin() -> None:
-    prunes = [lambda matrices, n=n: [nm_mask(matrix, n, 2 * n) for matrix in matrices] for n in (2, 4)]
+    prunes = [partial(largest_of_groups, n=n) for n in (2, 4)]
     loop = Loop(DYNAMICS.build("cram_n_m", seed=3), pattern="n_m", n=2, m=4)
     found = [which_match(loop, step, prunes) for step in range(10)]
     assert all(len(each) == 1 for each in found) and {each[0] for each in found} == {0, 1}
@@ -440,7 +456,7 @@ def test_frames_of_structure_decay() -> None:
         target = FakeTarget("a", nn.Parameter(torch.ones(2, inputs)))
         dynamics = DYNAMICS.build("step_n_m", {"form": form})
         dynamics.begin(nn.Module(), build_sparsifier([target], pattern="n_m", n=n, m=m))
-        found = [dynamics.pattern_at(Moment(step, 90, 60, 0.0, 0.5, 1.0, 1.0)) for step in range(60)]  # type: ignore[attr-defined]
+        found = [dynamics.pattern_at(Moment(step, 90, 60, 0.0, 0.5, 1.0, 1.0)) for step in range(60)]
         assert all(isinstance(pattern, NM) for pattern in found)
         pairs = [(pattern.n, pattern.m) for pattern in found]
         lengths = {pair: pairs.count(pair) for pair in pairs}
@@ -483,14 +499,14 @@ def test_soft_shrinkage_multiplies_the_smallest_of_each_matrix(ratio: float) -> 
 
 
 @pytest.mark.parametrize("name", DYNAMICS.names())
-def test_evaluation_sees_no_pass_and_settings_are_known(name: str) -> None:
-    """After an update nothing of a pass is left in the parameters, and a run with no state needs none to go on."""
+def test_what_is_saved_is_enough_to_go_on(name: str) -> None:
+    """In the middle of what a dynamics does, after three updates."""
     loop = Loop(DYNAMICS.build(name, seed=1), pattern="n_m", n=2, m=4)
     for step in range(3):
         loop.step(step)
     again = Loop(DYNAMICS.build(name, seed=1), pattern="n_m", n=2, m=4)
     again.net.load_state_dict(loop.net.state_dict())
-    again.optimizer.load_state_dict(loop.optimizer.state_dict())
+    again.optimizer.load_state_dict(deepcopy(loop.optimizer.state_dict()))
     again.dynamics.load_state_dict(loop.dynamics.state_dict())
     for step in range(3, STEPS):
         loop.step(step)
