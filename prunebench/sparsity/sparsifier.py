@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import torch
 from torch import Tensor
 
+import prunebench.sparsity.dsnot  # enters itself, as the next one
+import prunebench.sparsity.least_squares  # noqa: F401
 from prunebench.curves import SHAPES
 from prunebench.errors import RunError, UsageError
 from prunebench.sparsity.calibration import Calibration

@@ -32,9 +32,6 @@ def counts_of(masks: list[Tensor]) -> list[int]:
     return [int(mask.sum()) for mask in masks]
 
 
-# --- what each scope promises ---
-
-
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[list[Tensor], int, float]:
     shapes = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6))
@@ -88,9 +85,9 @@ def lamp_literally(score: Tensor) -> list[float]:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("decimals", [1, 6])
-@pytest.mark.parametrize("gone", [0.0, 0.3])
-def test_lamp_is_the_definition(seed: int, decimals: int, gone: float) -> None:
-    scores = random_scores(seed, [(5, 7), (9, 4), (3, 3)], gone, decimals)
+@pytest.mark.parametrize(("gone", "shift"), [(0.0, 0.0), (0.3, 0.0), (0.3, 1.0)])
+def test_lamp_is_the_definition(seed: int, decimals: int, gone: float, shift: float) -> None:
+    scores = [score - shift for score in random_scores(seed, [(5, 7), (9, 4), (3, 3)], gone, decimals)]
     literal = [lamp_literally(score) for score in scores]
     ranked = sorted(((u, -m, -i) for m, matrix in enumerate(literal) for i, u in enumerate(matrix)), reverse=True)
     alive = sum(u > -math.inf for u, _, _ in ranked)

@@ -197,7 +197,7 @@ def returned(masks: list[list[Tensor]]) -> int:
     return sum(int((new & ~old).sum()) for before, after in pairs for old, new in zip(before, after, strict=True))
 
 
-def layout(scores: list[Tensor]) -> list[Tensor]:
+def layout(scores: Sequence[Tensor]) -> list[Tensor]:
     return [scores[0].detach(), scores[1].detach().t()]
 
 
@@ -379,9 +379,16 @@ def test_cram_n_m_tosses_a_coin() -> None:
 
 
 def test_cram_leaves_what_is_pruned_at_zero() -> None:
-    loop = Loop(DYNAMICS.build("cram", {"rho": 5.0}), prunings={2: 0.25, LAST: TARGET})
+    loop = Loop(DYNAMICS.build("cram", {"rho": 5.0, "sparsities": [0.0]}), prunings={2: 0.25, LAST: TARGET})
     for step in range(STEPS):
         loop.step(step)
+        if step == 4:
+            loop.net(step).backward()
+            loop.dynamics.after_pass(0, loop.at(step))
+            assert not loop.net.first[~loop.sparsifier.masks["first"]].any()  # in the second pass
+            loop.net(step).backward()
+            loop.dynamics.after_pass(1, loop.at(step))
+            loop.optimizer.zero_grad()
         zeros = sum(int((parameter == 0).sum()) for parameter in (loop.net.first, loop.net.second))
         assert zeros == round(144 * loop.at(step).sparsity)
 
