@@ -30,7 +30,10 @@ def check_fit(config: RunConfig, task: Task, tokenizer: Any) -> None:
     """
     if prunes(config):
         model = outline(config, task)
-        make_dynamics(config, make_sparsifier(config, model))
+        sparsifier = make_sparsifier(config, model)
+        dynamics = make_dynamics(config, sparsifier)
+        if dynamics is not None:
+            dynamics.begin(model, sparsifier)
         sparsity_scale(config, model)
     if config.start not in ("teacher", "pretrained") and not has_head(config.start, task.head):
         raise UsageError(

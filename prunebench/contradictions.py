@@ -17,7 +17,7 @@ from prunebench.facts import folder_config, head_class, labels_of, training_data
 from prunebench.identity import TOKENIZER, WEIGHTS, has_any
 from prunebench.plan import make_plan, schedule_problems
 from prunebench.sizes import ALIASES, DEFAULTS, component_sizes
-from prunebench.sparsity.axes import AxisChoice, check_axes
+from prunebench.sparsity.axes import UNSCALED, AxisChoice, check_axes
 from prunebench.tasks.files import file_problems, forget
 from prunebench.tasks.settings import metric_names, read_params
 from prunebench.tasks.sources import LONGEST_PATH, source_of
@@ -154,6 +154,13 @@ def _axes(config: RunConfig) -> Iterable[str]:
         components=tuple(pruning.components),
     )
     return check_axes(choice)
+
+
+def _precision(config: RunConfig) -> Iterator[str]:
+    pruning = config.pruning
+    for axis, name in (("criterion", pruning.criterion.name), ("dynamics", pruning.dynamics.name)):
+        if config.trainer.precision == "fp16" and name in UNSCALED:
+            yield f"trainer.precision=fp16 scales gradients, which {axis} {name} works with: set it to bf16 or fp32"
 
 
 def _learning_rates(config: RunConfig) -> Iterator[str]:
@@ -398,6 +405,7 @@ RULES = (
     Rule(_happens, ("sparsity", "start", "pruning.schedule.phases")),
     Rule(_amounts, SCHEDULE),
     Rule(_axes, ("sparsity", "pruning.components", *(f"pruning.{axis}" for axis in AXES))),
+    Rule(_precision, ("trainer.precision", "pruning.criterion", "pruning.dynamics")),
     Rule(_learning_rates, ("pruning.schedule.lr", "pruning.schedule.final_lr", "trainer.lr", "trainer.final_lr")),
     Rule(_batches, ("trainer.batch_size", "trainer.accumulation")),
     Rule(_teacher, ("sparsity", "start", "pruning.schedule.phases", "distillation.hardness", "distillation.teacher")),

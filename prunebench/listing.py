@@ -1,19 +1,21 @@
-"""What `prunebench ls` and `show` find: options with their one line, and the runs below `outputs`."""
+"""What `prunebench ls` and `show` find: options with their one line, methods, and the runs below `outputs`."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from prunebench.errors import UsageError, brief, did_you_mean
-from prunebench.options import LISTINGS, find_options
+from prunebench.options import LISTINGS, Option, find_options
 from prunebench.paths import RunFolder, is_held
 
-RUNS = "runs"
-ALIASES = {group.rpartition("/")[2]: name for name, group in LISTINGS.items()} | {"run": RUNS}
+RUNS, METHODS = "runs", "methods"
+ALIASES = {group.rpartition("/")[2]: name for name, group in LISTINGS.items()} | {"run": RUNS, "method": METHODS}
+FIELD = re.compile(r"(Idea|Needs|Cost|Source): ")
 
 
 def listing_kind(word: str) -> str:
@@ -23,8 +25,8 @@ def listing_kind(word: str) -> str:
         UsageError: none.
     """
     name = ALIASES.get(word, word)
-    if name not in (*LISTINGS, RUNS):
-        known = [*LISTINGS, RUNS]
+    known = [*LISTINGS, METHODS, RUNS]
+    if name not in known:
         raise UsageError(f"ls {word}: no such listing{did_you_mean(word, known)}; there are {', '.join(known)}")
     return name
 
@@ -38,14 +40,38 @@ def list_options(listing: str, config_dir: str | None) -> list[dict[str, str]]:
     ]
 
 
+def list_methods(config_dir: str | None) -> list[dict[str, str]]:
+    """name, description, idea, needs, cost, source and file of every recipe whose header tells these of a method."""
+    options = find_options(config_dir).get("recipe", {})
+    told = [(option, header_fields(option)) for option in options.values()]
+    return [
+        {"name": option.name, "description": option.description(), **fields, "file": str(option.path)}
+        for option, fields in told
+        if len(fields) == 4
+    ]
+
+
+def header_fields(option: Option) -> dict[str, str]:
+    """idea, needs, cost and source, as far as the header has paragraphs that begin so ("# Idea: ...")."""
+    found: dict[str, list[str]] = {}
+    field = ""
+    for line in option.header():
+        begun = FIELD.match(line)
+        field = begun[1].lower() if begun else field if line else ""
+        if field:
+            found.setdefault(field, []).append(line[begun.end() :] if begun else line)
+    return {name: " ".join(lines) for name, lines in found.items()}
+
+
 def count_options(config_dir: str | None) -> list[dict[str, Any]]:
     """What there is to list, and how a choice is written."""
-    options = find_options(config_dir)
-    return [
+    options, methods = find_options(config_dir), list_methods(config_dir)
+    rows = [
         {"name": name, "count": len(options[group]), "example": f"{group}={next(iter(options[group]))}"}
         for name, group in LISTINGS.items()
         if options.get(group)
     ]
+    return [*rows[:1], {"name": METHODS, "count": len(methods), "example": f"recipe={methods[0]['name']}"}, *rows[1:]]
 
 
 def find_runs(outputs: str | Path) -> Iterator[RunFolder]:

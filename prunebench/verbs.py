@@ -150,7 +150,7 @@ def plan(args: Namespace) -> int:
 
 
 def add_ls(parser: Parser) -> None:
-    parser.add_argument("what", nargs="?", help="recipes, models, datasets, schedules, criteria, ..., runs")
+    parser.add_argument("what", nargs="?", help="methods, recipes, models, datasets, schedules, criteria, ..., runs")
     parser.add_argument("--outputs", default="outputs", metavar="DIR", help="where runs lie (default: outputs)")
     _common(parser, overrides=False)
 
@@ -164,6 +164,8 @@ def ls(args: Namespace) -> int:
         rows.append({"name": listing.RUNS, "count": runs, "example": "prunebench show <digest>"})
     elif (kind := listing.listing_kind(args.what)) == listing.RUNS:
         rows = listing.list_runs(args.outputs)
+    elif kind == listing.METHODS:
+        rows = listing.list_methods(args.config_dir)
     else:
         rows = listing.list_options(kind, args.config_dir)
     if args.json:
@@ -171,7 +173,8 @@ def ls(args: Namespace) -> int:
     else:
         from prunebench.views import listing_view
 
-        show(listing_view(rows, args.what), console(wide=True))
+        on = console(wide=True)
+        show(listing_view(rows, args.what, narrow=on.is_terminal), on)
     return OK
 
 
@@ -317,8 +320,8 @@ VERBS: dict[str, Verb] = {
         _common, plan,
     ),
     "ls": Verb(
-        "List recipes, models, datasets, ..., and runs.",
-        ["prunebench ls", "prunebench ls recipes", "prunebench ls runs --json"],
+        "List methods, recipes, models, datasets, ..., and runs.",
+        ["prunebench ls", "prunebench ls methods", "prunebench ls recipes", "prunebench ls runs --json"],
         add_ls, ls,
     ),
     "show": Verb(

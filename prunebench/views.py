@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +29,14 @@ def rows_of(headings: Sequence[str], rows: Iterable[Sequence[str | Text]], right
     return table
 
 
-def listing_view(rows: Sequence[Mapping[str, Any]], what: str | None) -> RenderableType:
-    """Options of a group; without `what` the groups; runs are told by their status."""
+def listing_view(rows: Sequence[Mapping[str, Any]], what: str | None, narrow: bool = False) -> RenderableType:
+    """Options of a group; without `what` the groups; runs are told by their status, methods by what they need."""
     if not rows:
         return Text(f"There are no {what} here yet.", style="dim")
     if "status" in rows[0]:
         return runs_view(rows)
+    if "needs" in rows[0]:
+        return methods_view(rows, narrow)
     if what is None:
         cells = [[str(row["name"]), str(row["count"]), str(row["example"])] for row in rows]
         hint = Text(
@@ -41,6 +44,26 @@ def listing_view(rows: Sequence[Mapping[str, Any]], what: str | None) -> Rendera
         )
         return Group(rows_of(["", "", "for example"], cells, right=(1,)), hint)
     return rows_of(["", ""], [[Text(row["name"], style="bold"), Text(row["description"])] for row in rows])
+
+
+def methods_view(rows: Sequence[Mapping[str, Any]], narrow: bool) -> RenderableType:
+    """A line each, or where that would be too long (`narrow`) a paragraph."""
+    cells = [[row["name"], _what(row["description"]), row["needs"], row["cost"], _paper(row["source"])] for row in rows]
+    if not narrow:
+        return rows_of(["method", "what it is", "needs", "costs (unit: the dense training)", "source"], cells)
+    pairs = [[Text(name, style="bold"), Text("\n".join([what, f"needs {needs}", f"costs {cost}", paper]))]
+             for name, what, needs, cost, paper in cells]  # fmt: skip
+    return rows_of(["", ""], pairs)
+
+
+def _what(description: str) -> str:
+    """Without the model and data that all recipes are written for."""
+    return re.sub(r"^BERT-base on SQuAD( v1\.1)?,? ", "", description)
+
+
+def _paper(source: str) -> str:
+    """A source up to where it goes into details ("et al. 2021" does not yet)."""
+    return re.split(r"[;:]\s|\.\s+(?=[A-Z])", source)[0].rstrip(".")
 
 
 def runs_view(rows: Sequence[Mapping[str, Any]]) -> RenderableType:

@@ -17,10 +17,18 @@ from prunebench.validate import problems
 
 OPTIONS = find_options()
 ALL = [option for options in OPTIONS.values() for option in options.values()]
+TWO_FOUR = ["pruning/pattern=2_4", "sparsity=0.5"]
 NEEDS = {  # what an option cannot do without
     "2_4": ["sparsity=0.5"],
     "4_8": ["sparsity=0.5"],
     "dense": ["recipe=dense"],
+    "sr_ste": TWO_FOUR,
+    "gradient_flow_linear": TWO_FOUR,
+    "gradient_flow_exp": TWO_FOUR,
+    "step_n_m": TWO_FOUR,
+    "step_n_m_geometric": TWO_FOUR,
+    "sparsegpt": ["pruning/scope=uniform"],
+    "obs": ["pruning/criterion=obert"],
 }
 
 

@@ -17,6 +17,7 @@ LOOK_AT_INPUTS = ("wanda", "wanda_variant", "gblm", "sparsegpt")
 LEARNED = ("movement", "soft_movement")  # scores are trained along with the weights
 COMPARING = ("global", "lamp", "global_mp", "pq_index", "random_search")  # scopes that look at all matrices at once
 N_M_DYNAMICS = ("sr_ste", "gradient_flow", "step_n_m")
+UNSCALED = (*LEARNED, "cram", "cram_n_m", "sr_ste")  # work with gradients, which fp16 has scaled by then
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,9 @@ def _method_problems(choice: AxisChoice) -> Iterator[str]:
             f"update obs is that of a second-order criterion, and {criterion} is none: "
             "set pruning/criterion=obert, or pruning/update=least_squares"
         )
+    if choice.scope == "random_search" and (criterion in LEARNED or choice.dynamics != "none"):
+        what = f"criterion {criterion}" if criterion in LEARNED else f"dynamics {choice.dynamics}"
+        yield f"{what} prunes at every step, too often for scope random_search: set another pruning/scope"
     if criterion in LEARNED:
         axes = {"refinement": choice.refinement, "update": choice.update, "regrowth": choice.regrowth}
         for axis, name in axes.items():

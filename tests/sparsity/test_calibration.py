@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,48 @@ def test_the_whole_model_is_run_once_where_layers_can_be_run_by_themselves(famil
         assert len(passes) == batches + 2  # and two to see that it may be done
     else:
         assert len(passes) >= batches * len(layers)
+
+
+class Blurring(nn.Module):
+    """Adds a map of the mean of the last `reach` tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, hidden: Tensor, reach: int) -> Tensor:
+        sums = hidden.cumsum(1)
+        return hidden + self.linear(sums - nn.functional.pad(sums, (0, 0, reach, 0))[:, : sums.shape[1]])
+
+
+class FarAndNear(nn.Module):
+    """Layers that differ in how far they see, which shows on long sequences only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, 8)
+        self.layers = nn.ModuleList([Blurring(), Blurring()])
+
+    def forward(self, input_ids: Tensor, **others: Tensor) -> Any:
+        hidden = self.embedding(input_ids)
+        for layer, reach in zip(self.layers, (LENGTH, 4), strict=True):
+            hidden = layer(hidden, reach)
+        return SimpleNamespace(loss=hidden.mean())
+
+
+def test_long_sequences_decide_whether_layers_can_be_run_by_themselves() -> None:
+    torch.manual_seed(0)
+    plain = make_calibration(FarAndNear())
+
+    def batch_of(indices: np.ndarray) -> Mapping[str, Tensor]:
+        batch = plain.batch_of(indices)
+        longest = int(batch["attention_mask"].sum(1).max())
+        return {name: value[:, :longest] if value.ndim == 2 else value for name, value in batch.items()}
+
+    calibration = replace(plain, batch_of=batch_of)
+    shortest, longest = (batch_of(calibration.by_length()[at])["input_ids"].shape[1] for at in (0, -1))
+    assert shortest <= 4 < longest
+    walk(calibration, find_targets(calibration.model, ["encoder"]))
 
 
 def test_sequences_are_counted_and_padding_is_not() -> None:

@@ -28,7 +28,7 @@ def test_random_depends_on_seed_and_name_alone() -> None:
     assert 0 <= values.min() < 0.02 and 0.98 < values.max() < 1 and values.mean() == pytest.approx(0.5, abs=0.05)
 
 
-@pytest.mark.parametrize("name", CRITERIA.names())
+@pytest.mark.parametrize("name", ["magnitude", "random"])  # the others: test_every_combination.py
 def test_scores_have_the_shape_of_the_matrix_and_leave_the_weights(name: str) -> None:
     for target in make_targets():
         before = target.weight.detach().clone()

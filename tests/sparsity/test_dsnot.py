@@ -161,7 +161,6 @@ def test_what_was_pruned_before_does_not_come_back(pattern: str) -> None:
     target, batches = make_target(), make_batches()
     alive = random_mask(0.7, seed=7)
     mask = group_mask(2, 4) & alive
-    target.matrix.mul_(alive)
     made = PATTERNS.build(pattern, {"n": 2, "m": 4} if pattern == "n_m" else {})
     found = DSnoT(pattern=made).refine(target, mask, alive, make_stat(target, batches))
     assert not (found & ~alive).any()

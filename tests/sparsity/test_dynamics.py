@@ -565,6 +565,8 @@ def test_movement_refuses_what_would_undo_it() -> None:
     assert isinstance(criterion, Dynamics)
     with pytest.raises(UsageError, match="set pruning/update=none"):
         begin(criterion, update=Choice("obs"))
+    with pytest.raises(UsageError, match="set pruning/scope=uniform"):
+        begin(criterion, scope="random_search")
     for params in ({"score_lr": 0.0}, {"every": 0}):
         with pytest.raises(UsageError, match=r"pruning\.criterion\.params"):
             CRITERIA.build("movement", params)

@@ -181,13 +181,16 @@ def test_a_block_that_has_too_few_left_leaves_its_share_to_the_others() -> None:
     check(problem, mask, literal(dense, problem.hessian, alive, 10, [4, 36]))
 
 
-def test_n_of_m_where_fewer_are_left() -> None:
+@pytest.mark.parametrize("density", [0.4, 0.75])
+def test_n_of_m_where_some_are_gone(density: float) -> None:
     problem = make_problem()
-    alive = torch.rand(6, 20, generator=torch.Generator().manual_seed(6)) < 0.4
+    alive = torch.rand(6, 20, generator=torch.Generator().manual_seed(6)) < density
     problem.target.matrix.mul_(alive)
+    problem.target.matrix[:, 8:] /= 1000  # less than what pruned weights before them owe to those that are gone
     dense = problem.target.matrix.clone()
     mask = solve(problem, Budget(0, n=2, m=4), alive)
-    assert (alive.reshape(-1, 4).sum(1) < 2).any()
+    left = alive.reshape(-1, 4).sum(1)
+    assert (left < 2).any() and (left == 3).any()
     check(problem, mask, literal_groups(dense, problem.hessian, alive, 2, 4))
 
 
@@ -206,6 +209,15 @@ def test_inputs_that_are_always_zero_go_first_and_change_nothing_else() -> None:
     assert not mask[:, dead].any()
     assert torch.equal(mask[:, live], expected)
     torch.testing.assert_close(problem.target.matrix[:, live] * expected, smaller.target.matrix * expected)
+
+
+def test_blocks_of_inputs_that_are_always_zero_go_first() -> None:
+    problem = make_problem()
+    problem.stat.matrix[4:8] = 0
+    problem.stat.matrix[:, 4:8] = 0
+    problem.target.matrix[:, 4:8] *= 100
+    mask = solve(problem, Budget(24, size=4))
+    assert torch.equal(mask.all(0), torch.tensor([not 4 <= j < 8 for j in range(20)]))
 
 
 def test_no_input_at_all() -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from prunebench.sparsity.criteria.base import CRITERIA, Criterion, Sample
-from prunebench.sparsity.stats import GradientStat
+from prunebench.sparsity.criteria.base import CRITERIA, Criterion
+from prunebench.sparsity.stats import GradientStat, Sample
 
 if TYPE_CHECKING:
     from prunebench.targets import Target

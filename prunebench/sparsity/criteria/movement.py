@@ -66,6 +66,8 @@ class Movement(Criterion[None], Dynamics):
         for axis, other in (("refinement", axes.refinement), ("update", axes.update), ("regrowth", axes.regrowth)):
             if other is not None:
                 raise UsageError(f"a learned criterion moves mask and weights at every step: set pruning/{axis}=none")
+        if axes.scope.sample is not None:
+            raise UsageError("a learned criterion has no data at hand at every step: set pruning/scope=uniform")
         if self.every is None:
             self.every = 1 if isinstance(axes.scope, PerMatrix) or not axes.pattern.asks_scope else 25
         weights = {target.name: target.weight.detach() for target in sparsifier.targets}
