@@ -8,7 +8,7 @@ from torch import nn
 
 from prunebench.config import RunConfig
 from prunebench.context import Context, outline, source_model
-from prunebench.digest import prunes
+from prunebench.digest import distils, prunes
 from prunebench.distill import cache_key
 from prunebench.errors import UsageError
 from prunebench.identity import model_identity
@@ -18,8 +18,8 @@ from prunebench.sparsity.dynamics import DYNAMICS, Dynamics
 from prunebench.sparsity.sparsifier import Choice, Sparsifier, build_sparsifier
 from prunebench.targets import COMPONENTS, component_sizes, find_targets
 from prunebench.tasks.base import Encoded, Task
-from prunebench.teacher import TeacherSource, check_teacher, label_columns, make_teacher, teacher_labels
-from prunebench.train import Distillation
+from prunebench.teacher import TeacherSource, check_layers, check_teacher, label_columns, make_teacher, teacher_labels
+from prunebench.train import Distillation, Hidden
 
 
 def check_fit(config: RunConfig, task: Task, tokenizer: Any) -> None:
@@ -40,8 +40,10 @@ def check_fit(config: RunConfig, task: Task, tokenizer: Any) -> None:
             f"start={config.start} has no head for {config.dataset.name}: it is a pretrained body; "
             f"use model.name={config.start} with start=teacher or start=pretrained"
         )
-    if config.distillation.hardness > 0 and config.distillation.teacher not in ("auto", "none"):
+    if distils(config) and config.distillation.teacher not in ("auto", "none"):
         check_teacher(task, config.distillation.teacher, tokenizer)
+        if config.distillation.hidden != "none":
+            check_layers(source_model(config), config.distillation.teacher)
 
 
 def make_student(context: Context) -> Any:
@@ -104,7 +106,7 @@ def make_distillation(context: Context, data: Encoded) -> Distillation | None:
     """The teacher at work and the temperature; None where the task loss alone is used."""
     config, task, settings = context.config, context.task, context.config.distillation
     given = None if settings.teacher == "auto" else settings.teacher
-    if settings.hardness == 0 or (given is None and context.dense is None):
+    if not distils(config) or (given is None and context.dense is None):
         return None
     folder = given or str(context.dense_folder.model)
     identity = model_identity(given) if given else context.dense_folder.root.name
@@ -118,7 +120,12 @@ def make_distillation(context: Context, data: Encoded) -> Distillation | None:
         autocast=context.accelerator.autocast,
         batch_size=config.trainer.eval_batch_size,
     )
+    hidden = None
+    if settings.hidden != "none":
+        hidden = Hidden(source.hidden(), settings.hidden, settings.hidden_weight)
+    if settings.hardness == 0:
+        return Distillation(None, 0.0, 1.0, hidden)
     key = cache_key(identity, data.key, context.precision, str(source.columns))
     cache = cache_dir(config.outputs) / "logits" / key
     teacher, temperature = make_teacher(source, cache, settings.cache_gb * 1e9, settings.temperature)
-    return Distillation(teacher, settings.hardness, temperature)
+    return Distillation(teacher, settings.hardness, temperature, hidden)

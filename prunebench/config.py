@@ -182,11 +182,13 @@ class PruningConfig:
 
 @dataclass
 class DistillationConfig:
-    """Guideline 3: L = (1 - hardness) * task + hardness * temperature^2 * KL(teacher || student)."""
+    """Guideline 3: L = (1 - hardness) * task + hardness * temperature^2 * KL(teacher || student) + hidden terms."""
 
     teacher: str = "auto"  # auto: the dense model of the same seed; none; a folder or hub name
     hardness: float = 0.0  # 0: no distillation; 1: labels are never used
     temperature: float | str = 1.0  # or "auto": from the teacher's own confidence
+    hidden: str = "none"  # also the output of every layer: squarehead (relative squared error) or mse
+    hidden_weight: float = 1.0
     cache_gb: float = 4.0  # keep the teacher's logits on disk up to this size, else compute them online
 
 

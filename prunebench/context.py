@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from prunebench.config import RunConfig
 from prunebench.devices import plain_attention_is_faster
-from prunebench.digest import DENSE, dense_config, needs_dense, prunes, run_digest
+from prunebench.digest import DENSE, dense_config, distils, needs_dense, prunes, run_digest
 from prunebench.identity import model_identity
 from prunebench.models import has_head, known_labels, load_model, load_tokenizer, outline_model
 from prunebench.paths import RunFolder
@@ -119,4 +119,4 @@ def _teacher_identity(config: RunConfig, task: Task, precision: str, tokenizer: 
     if needs_dense(config):
         return identify(dense_config(config), task, precision, tokenizer)
     given = config.distillation.teacher
-    return model_identity(given) if config.distillation.hardness > 0 and given not in ("auto", "none") else None
+    return model_identity(given) if distils(config) and given not in ("auto", "none") else None

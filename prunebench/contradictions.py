@@ -11,7 +11,7 @@ from typing import Any
 
 from prunebench.config import RunConfig
 from prunebench.curves import units_of_pruning
-from prunebench.digest import dense_config, prunes
+from prunebench.digest import dense_config, distils, prunes
 from prunebench.errors import UsageError, brief, did_you_mean
 from prunebench.facts import folder_config, head_class, labels_of, training_data
 from prunebench.identity import TOKENIZER, WEIGHTS, has_any
@@ -182,15 +182,18 @@ def _batches(config: RunConfig) -> Iterator[str]:
 
 
 def _teacher(config: RunConfig) -> Iterator[str]:
-    hardness, teacher = config.distillation.hardness, config.distillation.teacher
-    if hardness > 0 and teacher == "none":
-        yield f"distillation.hardness={hardness:g}, but distillation.teacher=none: set it to auto, or distillation=none"
+    settings = config.distillation
+    asked = f"distillation.hardness={settings.hardness:g}"
+    if settings.hardness == 0:
+        asked = f"distillation.hidden={settings.hidden}"
+    if distils(config) and settings.teacher == "none":
+        yield f"{asked}, but distillation.teacher=none: set it to auto, or distillation=none"
     if any(phase.prune for phase in config.pruning.schedule.phases):
         return  # sparsity=0 contradicts the schedule already
     if config.start == "teacher" and config.sparsity == 0:
         yield "start=teacher, but sparsity=0: a dense run is the teacher; set sparsity, or start=pretrained"
-    if hardness > 0 and config.sparsity == 0:
-        yield f"distillation.hardness={hardness:g}, but sparsity=0: a dense run has no teacher; add distillation=none"
+    if distils(config) and config.sparsity == 0:
+        yield f"{asked}, but sparsity=0: a dense run has no teacher; add distillation=none"
 
 
 # --- models -------------------------------------------------------------------------------------------------------
@@ -266,7 +269,7 @@ def _heads(config: RunConfig) -> Iterator[str]:
     folders = {"model.name": "" if config.model.from_config else config.model.name}
     if config.start not in ("teacher", "pretrained"):  # there may be folders of these names
         folders = {"start": config.start} | folders
-    if config.distillation.hardness > 0 and config.distillation.teacher not in ("auto", "none"):
+    if distils(config) and config.distillation.teacher not in ("auto", "none"):
         folders["distillation.teacher"] = config.distillation.teacher
     seen: set[str] = set()
     for key, folder in folders.items():
@@ -408,7 +411,7 @@ RULES = (
     Rule(_precision, ("trainer.precision", "pruning.criterion", "pruning.dynamics")),
     Rule(_learning_rates, ("pruning.schedule.lr", "pruning.schedule.final_lr", "trainer.lr", "trainer.final_lr")),
     Rule(_batches, ("trainer.batch_size", "trainer.accumulation")),
-    Rule(_teacher, ("sparsity", "start", "pruning.schedule.phases", "distillation.hardness", "distillation.teacher")),
+    Rule(_teacher, ("sparsity", "start", "pruning.schedule.phases", "distillation")),
     Rule(_start, ("start",)),
     Rule(_model, ("start", "model.name", "model.from_config")),
     Rule(_teachers_place, ("distillation.teacher",)),

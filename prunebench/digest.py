@@ -23,6 +23,11 @@ def prunes(config: RunConfig) -> bool:
     return config.sparsity > 0
 
 
+def distils(config: RunConfig) -> bool:
+    """Whether a teacher has a say in the loss."""
+    return config.distillation.hardness > 0 or config.distillation.hidden != "none"
+
+
 def dense_config(config: RunConfig) -> RunConfig:
     """The dense run that `config` is compared with: same model, data, dense recipe and seed, nothing pruned.
 
@@ -64,7 +69,10 @@ def run_digest(
     trainer = {key: value for key, value in asdict(config.trainer).items() if key not in NOT_IN_RESULT}
     if config.trainer.keep == "last":
         trainer.pop("eval_every")
-    distillation = {"hardness": config.distillation.hardness, "temperature": config.distillation.temperature}
+    settings = config.distillation
+    distillation: dict[str, Any] = {"hardness": settings.hardness, "temperature": settings.temperature}
+    if settings.hidden != "none":
+        distillation |= {"hidden": settings.hidden, "hidden_weight": settings.hidden_weight}
     identity = {
         "schema": SCHEMA,
         "sparsity": config.sparsity,
@@ -73,7 +81,7 @@ def run_digest(
         "model": [model, config.model.config if config.model.from_config else None, tokenizer],
         "data": data,
         "pruning": _pruning(config),
-        "distillation": distillation if config.distillation.hardness > 0 else None,
+        "distillation": distillation if distils(config) else None,
         "trainer": trainer | {"precision": precision},
         "teacher": teacher,
     }
@@ -109,5 +117,5 @@ def _leave_out(settings: dict[str, Any], *keys: str) -> None:
 
 def needs_dense(config: RunConfig) -> bool:
     """Whether the result itself, not only the recovery, depends on the dense run."""
-    distils = config.distillation.hardness > 0 and config.distillation.teacher == "auto"
-    return prunes(config) and (config.start == "teacher" or distils)
+    distilled = distils(config) and config.distillation.teacher == "auto"
+    return prunes(config) and (config.start == "teacher" or distilled)

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from prunebench.cache import made_once, save_array
 
+SMALL = float(torch.finfo(torch.bfloat16).eps)  # the reference's: a layer of zeros divides nothing by zero
 Heads = Mapping[str, Tensor]
 Rows = Mapping[str, np.ndarray]
 
@@ -45,6 +46,22 @@ def softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     absent = log_teacher.isneginf()
     difference = log_teacher.masked_fill(absent, 0) - log_student.masked_fill(absent, 0)
     return temperature**2 * (log_teacher.exp() * difference).sum(-1).mean()
+
+
+def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor, kind: str) -> Tensor:
+    """What the layers' outputs, each (B, L, H), differ by, summed over layers, without tokens outside `mask` (B, L).
+
+    mse: the mean squared error of a layer. squarehead: that over the teacher's mean square (Kurtic et al. 2023, Sparse
+    fine-tuning for inference acceleration; IST-DASLab/SparseFinetuning, scripts/train/train_sparse.py, where the sum
+    over layers leaves out the embeddings' output, as here). A float32 scalar.
+    """
+    tokens = mask.bool()
+    total = torch.zeros((), device=mask.device)
+    for ours, theirs in zip(student, teacher, strict=True):
+        wanted = theirs[tokens].float()
+        error = functional.mse_loss(ours[tokens].float(), wanted)
+        total = total + (error / (wanted.square().mean() + SMALL) if kind == "squarehead" else error)
+    return total
 
 
 class LogitCache:

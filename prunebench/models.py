@@ -53,6 +53,12 @@ def known_labels(name: str, revision: str | None = None, head: str | None = None
     return _label_names(config)
 
 
+def layer_sizes(name: str) -> tuple[int | None, int | None]:
+    """Number of layers and hidden size of the model `name`, as far as its config names them."""
+    config = _load_config(name, model_folder(name, None, [CONFIG]))
+    return getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
+
+
 def outline_model(
     name: str,
     *,

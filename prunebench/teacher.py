@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from prunebench.distill import LogitCache, Rows, auto_temperature, cached_logits
 from prunebench.errors import UsageError
 from prunebench.evaluate import Autocast, collect_rows
-from prunebench.models import has_head, known_labels, load_tokenizer
+from prunebench.models import has_head, known_labels, layer_sizes, load_tokenizer
 from prunebench.progress import counting
 from prunebench.tasks.base import Encoded, Heads, Task, require_finite
 from prunebench.tasks.encoding import tokenizer_identity
@@ -45,6 +45,26 @@ class OnlineTeacher:
         with torch.no_grad(), self.autocast():
             heads = self.task.heads(self.model(**self.task.inputs(batch)), batch)
         return {head: values if self.columns is None else values[:, self.columns] for head, values in heads.items()}
+
+
+@dataclass
+class HiddenStates:
+    """Runs the frozen teacher on every batch for the outputs of its layers, which are too many to keep on disk."""
+
+    model: nn.Module
+    task: Task
+    autocast: Autocast
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """(B, L, H) for each layer, the embeddings' output left out."""
+        with torch.no_grad(), self.autocast():
+            return layer_outputs(self.model(**self.task.inputs(batch), output_hidden_states=True))
+
+
+def layer_outputs(outputs: Any) -> tuple[Tensor, ...]:
+    """What the layers of a model gave, from a call with output_hidden_states; of encoder-decoders, the decoder's."""
+    states = outputs.get("hidden_states")
+    return tuple((outputs["decoder_hidden_states"] if states is None else states)[1:])
 
 
 @dataclass
@@ -90,6 +110,9 @@ class TeacherSource:
 
     def online(self) -> OnlineTeacher:
         return OnlineTeacher(self.load().to(self.device).eval(), self.task, self.columns, self.autocast)
+
+    def hidden(self) -> HiddenStates:
+        return HiddenStates(self.load().to(self.device).eval(), self.task, self.autocast)
 
 
 def make_teacher(
@@ -144,6 +167,16 @@ def teacher_labels(task: Task, teacher: str) -> list[str] | None:
     if task.problem != "classification":
         return task.labels
     return label_order(task.labels or [], known_labels(teacher, head=task.head), teacher)
+
+
+def check_layers(student: str, teacher: str) -> None:
+    """Refuses (UsageError) a teacher whose layers' outputs cannot be compared with the student's one by one."""
+    ours, theirs = layer_sizes(student), layer_sizes(teacher)
+    if ours != theirs:
+        raise UsageError(
+            f"distillation.hidden: distillation.teacher={teacher} has {theirs[0]} layers of width {theirs[1]}, "
+            f"the student {ours[0]} of {ours[1]}: use distillation.teacher=auto, or distillation.hidden=none"
+        )
 
 
 def check_teacher(task: Task, teacher: str, tokenizer: Any) -> None:

@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ from prunebench.checkpoint import (
 )
 from prunebench.config import CalibrationConfig, TrainerConfig
 from prunebench.devices import memory_advice
-from prunebench.distill import distillation_loss
+from prunebench.distill import distillation_loss, hidden_loss
 from prunebench.errors import RunError
 from prunebench.optim import forget_moments, load_moments, make_optimizer, moments, set_lr
 from prunebench.paths import remove
@@ -45,6 +45,7 @@ from prunebench.sparsity.criteria import Sample
 from prunebench.sparsity.dynamics import Dynamics, Moment
 from prunebench.sparsity.sparsifier import Sparsifier
 from prunebench.tasks.base import Encoded, Heads, Task
+from prunebench.teacher import layer_outputs
 from prunebench.tracking import Tracker
 
 
@@ -55,10 +56,20 @@ class Teacher(Protocol):
 
 
 @dataclass(frozen=True)
+class Hidden:
+    """Distillation of the layers' outputs, see `distill.hidden_loss`."""
+
+    states: Callable[[Mapping[str, Tensor]], Sequence[Tensor]]  # the dense model's, for a batch
+    kind: str
+    weight: float
+
+
+@dataclass(frozen=True)
 class Distillation:
-    teacher: Teacher
+    teacher: Teacher | None  # None: no logits
     hardness: float
     temperature: float
+    hidden: Hidden | None = None
 
 
 @dataclass
@@ -280,23 +291,45 @@ def _sync(accelerator: Accelerator, model: nn.Module, last: bool) -> AbstractCon
 
 
 def _losses(job: Job, model: nn.Module, indices: np.ndarray) -> dict[str, Tensor]:
-    """The loss and its two terms: L = (1 - h) * task + h * distillation."""
+    """The loss and its terms: L = (1 - h) * task + h * distillation + w * hidden."""
     batch = {
         name: tensor.to(job.accelerator.device, non_blocking=True)
         for name, tensor in job.task.collate(job.data.batch(indices)).items()
     }
+    distillation = job.distillation
+    hidden = distillation.hidden if distillation is not None else None
     with job.accelerator.autocast():
-        outputs = model(**job.task.inputs(batch))
+        outputs = model(**job.task.inputs(batch), **({"output_hidden_states": True} if hidden is not None else {}))
     heads = job.task.heads(outputs, batch)
     task_loss = job.task.loss(heads, batch)
-    if job.distillation is None:
+    if distillation is None:
         return {"loss": task_loss}
-    teacher = job.distillation.teacher(indices, batch, heads)
-    term = distillation_loss(heads, teacher, job.distillation.temperature, regression=job.task.problem == "regression")
-    hardness = job.distillation.hardness
+    losses = {"task_loss": task_loss}
+    loss = _with_logits(job, distillation, indices, batch, heads, losses)
+    if hidden is not None:
+        states = hidden.states(batch)
+        losses["hidden_loss"] = hidden_loss(layer_outputs(outputs), states, batch["attention_mask"], hidden.kind)
+        loss = loss + hidden.weight * losses["hidden_loss"]
+    return {"loss": loss, **losses}
+
+
+def _with_logits(
+    job: Job,
+    distillation: Distillation,
+    indices: np.ndarray,
+    batch: Mapping[str, Tensor],
+    heads: Heads,
+    losses: dict[str, Tensor],
+) -> Tensor:
+    """(1 - h) * task + h * distillation, the latter of which is entered into `losses`."""
+    hardness = distillation.hardness
+    if distillation.teacher is None:
+        return losses["task_loss"]
+    teacher = distillation.teacher(indices, batch, heads)
+    term = distillation_loss(heads, teacher, distillation.temperature, regression=job.task.problem == "regression")
+    losses["distillation_loss"] = term
     # a hardness of one must not let a task loss that overflows in
-    loss = hardness * term + (1 - hardness) * task_loss if hardness < 1 else term
-    return {"loss": loss, "task_loss": task_loss, "distillation_loss": term}
+    return hardness * term + (1 - hardness) * losses["task_loss"] if hardness < 1 else term
 
 
 def _prune(job: Job, step: int, optimizer: Any, trained: Trained, log: _Log, stop: _Stop) -> None:

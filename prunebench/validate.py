@@ -65,6 +65,7 @@ RANGES = (
     Range("pruning.schedule.final_lr", "[0, 1000000]"),
     Range("pruning.schedule.peak_decay", "(0, inf)"),
     Range("distillation.hardness", "[0, 1]", "0: labels only, 1: the teacher only"),
+    Range("distillation.hidden_weight", "[0, 1000000]"),
     Range("distillation.cache_gb", "[0, 1000000]"),
     Range("trainer.epochs", "(0, 10000]"),
     Range("trainer.lr", "(0, 1000000]"),
@@ -105,6 +106,7 @@ AXES = {  # of pruning, and the entry points by which other packages extend them
 CHOICES: dict[str, Sequence[str]] = {
     "pruning.schedule.curve": tuple(SHAPES),
     **{f"pruning.{axis}.name": component_names(f"pruning/{axis}") for axis in AXES},
+    "distillation.hidden": ("none", "squarehead", "mse"),
     "trainer.precision": ("auto", "fp32", "bf16", "fp16"),
     "trainer.keep": ("last", "best"),
     "trainer.device": ("auto", "cpu", "cuda", "mps"),

@@ -4,9 +4,10 @@
     python scripts/bench_sparsegpt.py sparsegpt
 
 For the shapes of BERT-base, which are those of OPT-125m: how many times as long as ours the reference's own
-`SparseGPT.fasterprune` takes from the same X X^T (random correlated inputs) to the pruned weights, and the squared error
-of the outputs of both, relative to that of removing everything. Then: the CPU time that Wanda adds (norms, scores, masks)
-to the forward passes of its walk through a randomly initialised BERT-base of --layers layers, over that of the passes.
+`SparseGPT.fasterprune` takes from the same X X^T (random correlated inputs) to the pruned weights, and the squared
+error of the outputs of both, relative to that of removing everything. Then: the CPU time that Wanda adds (norms,
+scores, masks) to the forward passes of its walk through a randomly initialised BERT-base of --layers layers, over that
+of the passes.
 
 Time is CPU time of --threads threads: the median over --rounds rounds of the ratio within a round, in which both take
 turns. `torch.cuda.synchronize` at the end of the reference is replaced (scripts/references.py).

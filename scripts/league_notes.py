@@ -86,7 +86,8 @@ class Standings:
 
     def of(self, recipe: str) -> list[Place]:
         """The places of a recipe and of what the league table makes of it by an override."""
-        return [place for place in self.places if _recipe(place.method) == recipe]
+        own = [place for place in self.places if _recipe(place.method) == recipe]
+        return sorted(own, key=lambda place: ([*PARTS].index(place.part), place.method))
 
     def ranks(self, recipe: str) -> list[str]:
         """A cell for each part."""

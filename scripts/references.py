@@ -32,9 +32,11 @@ SST2 = Path(__file__).resolve().parents[2] / "shared/data/glue/SST-2/train.tsv.g
 @contextlib.contextmanager
 def stubs() -> Iterator[None]:
     """Without the printing of others, and with what they miss."""
-    synchronize, adamw = torch.cuda.synchronize, getattr(transformers, "AdamW", None)
+    library: Any = sys.modules["transformers"]  # which replaces itself when a model is loaded
+    synchronize, missing = torch.cuda.synchronize, not hasattr(library, "AdamW")
     torch.cuda.synchronize = lambda *_: None
-    transformers.AdamW = adamw or torch.optim.AdamW
+    if missing:
+        library.AdamW = torch.optim.AdamW
     if importlib.util.find_spec("matplotlib") is None:
         sys.modules.setdefault("matplotlib", types.ModuleType("matplotlib"))
         sys.modules.setdefault("matplotlib.pyplot", types.ModuleType("matplotlib.pyplot"))
@@ -43,6 +45,8 @@ def stubs() -> Iterator[None]:
             yield
     finally:
         torch.cuda.synchronize = synchronize
+        if missing:
+            del library.AdamW
 
 
 def load(folder: Path, name: str) -> Any:
@@ -120,7 +124,8 @@ def _inputs(model: nn.Module, tokenizer: Any, modules: dict[str, nn.Module], wan
     """(tokens, in) of every module, without padding, at least as many as `wanted`."""
     with gzip.open(SST2, "rt", encoding="utf-8") as file:
         sentences = [line.split("\t")[0] for line in file][1:]
-    mask, seen, found = torch.empty(0), {name: [] for name in modules}, 0  # type: dict[str, list[Tensor]]
+    seen: dict[str, list[Tensor]] = {name: [] for name in modules}
+    mask, found = torch.empty(0), 0
     for name, module in modules.items():
         module.register_forward_pre_hook(lambda _, args, name=name: seen[name].append(args[0][mask.bool()]))
     for start in range(0, len(sentences), 64):

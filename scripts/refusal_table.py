@@ -31,13 +31,14 @@ GROUPS: dict[str, dict[str, int]] = {"n_m": {"n": 2, "m": 4}, "block": {"m": 4}}
 
 INTRODUCTION = """# What is refused together
 
-Written by `python scripts/method_cards.py --refusals` from `prunebench/sparsity/axes.py`. Everything else goes together:
-any criterion with any scope, pattern, refinement, update, regrowth and dynamics, and all of them with every schedule.
-`prunebench plan` and `prunebench run` refuse what stands here, before anything is computed; the reason is their line.
+Written by `python scripts/method_cards.py --refusals` from `prunebench/sparsity/axes.py`. Everything else goes
+together: any criterion with any scope, pattern, refinement, update, regrowth and dynamics, and all of them with every
+schedule. `prunebench plan` and `prunebench run` refuse what stands here before anything is computed, and the reason is
+their line.
 
 A line of a table is refused where all of its columns are met. Names are those of `pruning.criterion.name` and so on;
-`n_m` stands for 2:4 here, `block` for blocks of four inputs, and in a reason *scope* (say) for the scope at hand. Criteria
-of other packages count as such that score and look at nothing.
+`n_m` stands for 2:4 here, `block` for blocks of four inputs, and in a reason *scope* (say) for the scope at hand.
+Criteria of other packages count as such that score and look at nothing.
 """
 
 

@@ -96,6 +96,7 @@ class Sparsifier:
             raise ValueError("two targets share a parameter: give each once")
         shapes = {target.name: (target.matrix.shape[0], target.matrix.shape[1]) for target in targets}
         axes.pattern.check(shapes)
+        axes.criterion.check(axes.pattern.size)
         self.targets = list(targets)
         self.axes = axes
         self.pattern = axes.pattern

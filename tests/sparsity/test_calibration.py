@@ -122,6 +122,7 @@ def walk(calibration: Calibration, targets: list[Target]) -> list[list[str]]:
     recorders: dict[str, Recorder] = {}
 
     def observers_of(members: list[Target]) -> list[tuple[Target, InputStat]]:
+        assert members
         recorders.update({target.name: Recorder() for target in members})
         return [(target, recorders[target.name]) for target in members]
 

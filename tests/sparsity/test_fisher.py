@@ -244,11 +244,10 @@ def test_woodfisher_keeps_its_gradients_and_no_matrices() -> None:
 
 
 def test_groups_must_fit_into_blocks() -> None:
-    target = make_target(5, 16)
     criterion = CRITERIA.build("obert")
-    stat = observed(criterion.stat(target), make_gradients(target, 2))
     with pytest.raises(UsageError, match=r"params\.block_size to a multiple of 4"):
-        criterion.group_score(target, stat, 4)
+        Sparsifier([make_target(5, 16)], Axes(criterion, SCOPES.build("global"), PATTERNS.build("block", {"m": 4})))
+    criterion.check(5)
 
 
 @pytest.mark.parametrize("name", ["obert", "woodfisher", "diagonal_fisher", "mfac"])

@@ -237,6 +237,14 @@ def test_a_singular_hessian_is_refused() -> None:
         solve(problem, Budget(50))
 
 
+@pytest.mark.parametrize("budget", [Budget(50), Budget(0, n=2, m=4)])
+def test_weights_that_are_nan_are_refused(budget: Budget) -> None:
+    problem = make_problem()
+    problem.target.matrix[2, 3] = math.nan
+    with pytest.raises(RunError, match=r"the weights of layer\.weight contain NaN"):
+        solve(problem, budget)
+
+
 @pytest.mark.parametrize("params", [{"damp": -0.1}, {"block": 0}])
 def test_settings_are_checked(params: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="choose damp of at least 0, block of at least 1"):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from prunebench.errors import RunError, UsageError
-from prunebench.sparsity.criteria import CRITERIA, Criterion
+from prunebench.sparsity.criteria import Criterion
 from prunebench.sparsity.patterns import PATTERNS
 from prunebench.sparsity.scopes import SCOPES, Scope
 from prunebench.sparsity.sparsifier import Axes, Sparsifier, build_sparsifier

@@ -31,6 +31,9 @@ class Criterion(ABC, Generic[S]):
     recomputation_curve: ClassVar[str] = "linear"  # of the sparsities in between: linear or geometric
     revives: ClassVar[bool] = False  # whether every pruning chooses among all weights, those that are pruned included
 
+    def check(self, size: int) -> None:
+        """Refuses (UsageError) to score units of `size` consecutive inputs, before anything is computed."""
+
     def stat(self, target: Target) -> S | None:
         """What is to be observed of `target`; None: nothing."""
         return None

@@ -11,7 +11,7 @@ factor instead of two and an inverse. In a block, halving makes most of the work
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from prunebench.errors import RunError, UsageError
 from prunebench.sparsity.counts import share
 from prunebench.sparsity.criteria.base import CRITERIA, Solver
-from prunebench.sparsity.masks import count, exclude, top_mask, top_per_row
+from prunebench.sparsity.masks import count, exclude, has_nan, top_mask
 from prunebench.sparsity.stats import Gram, Sample
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ class SparseGPT(Solver[Gram]):
         return Gram(target)
 
     def solve(self, target: Target, alive: Tensor, budget: Budget, stat: Gram) -> Tensor:
-        """Raises RunError where H is singular, which damp > 0 prevents."""
+        """Raises RunError where weights are NaN, and where H is singular, which damp > 0 prevents."""
+        if has_nan(target.matrix):
+            raise RunError(f"the weights of {target.name} contain NaN: did training diverge?")
         factor = _factor(stat.matrix, self.damp)
         if factor is None:
             raise RunError(f"X X^T of {target.name} is singular: raise pruning.criterion.params.damp")
@@ -146,7 +148,7 @@ class _Block:
         saliency = self._saliency(at, 1)
         if self._some_dead:
             exclude(saliency, self._alive[at])
-        self._settle(at, top_per_row(saliency.t(), keep).t())
+        self._settle(at, _top_of_each(saliency, keep))
 
     def _settle(self, at: slice, mask: Tensor) -> None:
         if self._some_dead:  # where fewer are left than may be kept
@@ -196,3 +198,14 @@ class _Block:
                 errors, upper = self._error[start:column].t(), self._upper[start:column, column]
                 self.weight[column].addmv_(errors, upper, alpha=-1)
             torch.mul(self.weight[column], self._share[column], out=self._error[column])
+
+
+def _top_of_each(score: Tensor, keep: int) -> Tensor:
+    """The mask of the `keep` highest scores of every column, ties to the lower row; meant for few rows."""
+    values: Any = score.numpy() if score.is_cpu else score  # four times as fast on few values as torch
+    rank = torch.zeros(score.shape, dtype=torch.int16, device=score.device)
+    ranks: Any = rank.numpy() if score.is_cpu else rank
+    for row in range(len(values)):
+        ranks[row + 1 :] += values[row] >= values[row + 1 :]
+        ranks[:row] += values[row] > values[:row]
+    return rank < keep
