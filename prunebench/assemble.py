@@ -63,8 +63,9 @@ def components_of(config: RunConfig, model: nn.Module) -> list[str]:
 
 def make_sparsifier(config: RunConfig, model: nn.Module) -> Sparsifier:
     pruning = config.pruning
+    targets = find_targets(model, components_of(config, model))
     return build_sparsifier(
-        find_targets(model, components_of(config, model)),
+        targets,
         criterion=pruning.criterion.name,
         params=pruning.criterion.params,
         scope=pruning.scope.name,
@@ -77,6 +78,7 @@ def make_sparsifier(config: RunConfig, model: nn.Module) -> Sparsifier:
         update=Choice(pruning.update.name, pruning.update.params),
         regrowth=Choice(pruning.regrowth.name, pruning.regrowth.params),
         seed=config.seed,
+        from_zeros=pruning.keep_zeros and not targets[0].weight.is_meta,
     )
 
 

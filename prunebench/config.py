@@ -138,6 +138,7 @@ class PhaseConfig:
     # begin with other weights and the mask kept: "start" (those the run began with), "scratch" (new random ones), or
     # the name of an earlier phase (those at its end)
     rewind: str | None = None
+    train: str = "all"  # what learns: all, or head (with the pooler)
     only_from: str | None = None  # "pretrained": only when the run starts there (its weights are not fine-tuned yet)
 
 
@@ -177,6 +178,7 @@ class PruningConfig:
     regrowth: RegrowthConfig = field(default_factory=RegrowthConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    keep_zeros: bool = False  # weights that are zero at the start stay so: transfer of a sparse model (fixed masks)
     dropout: float | None = None  # of the run that prunes, instead of trainer.dropout, which its dense run keeps
 
 

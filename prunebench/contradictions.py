@@ -192,7 +192,7 @@ def _teacher(config: RunConfig) -> Iterator[str]:
         return  # sparsity=0 contradicts the schedule already
     if config.start == "teacher" and config.sparsity == 0:
         yield "start=teacher, but sparsity=0: a dense run is the teacher; set sparsity, or start=pretrained"
-    if distils(config) and config.sparsity == 0:
+    if distils(config) and config.sparsity == 0 and (not config.pruning.keep_zeros or settings.teacher == "auto"):
         yield f"{asked}, but sparsity=0: a dense run has no teacher; add distillation=none"
 
 
@@ -411,7 +411,7 @@ RULES = (
     Rule(_precision, ("trainer.precision", "pruning.criterion", "pruning.dynamics")),
     Rule(_learning_rates, ("pruning.schedule.lr", "pruning.schedule.final_lr", "trainer.lr", "trainer.final_lr")),
     Rule(_batches, ("trainer.batch_size", "trainer.accumulation")),
-    Rule(_teacher, ("sparsity", "start", "pruning.schedule.phases", "distillation")),
+    Rule(_teacher, ("sparsity", "start", "pruning.schedule.phases", "pruning.keep_zeros", "distillation")),
     Rule(_start, ("start",)),
     Rule(_model, ("start", "model.name", "model.from_config")),
     Rule(_teachers_place, ("distillation.teacher",)),

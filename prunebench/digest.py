@@ -99,13 +99,19 @@ def _pruning(config: RunConfig) -> dict[str, Any]:
         if phase["name"] not in rewinds:
             phase.pop("name")
         _leave_out(phase, "release", "rewind", "hold")
+        if phase["train"] == "all":
+            phase.pop("train")
     for axis in ("refinement", "update", "regrowth", "dynamics"):
         if pruning[axis]["name"] == "none":
             pruning.pop(axis)
     _leave_out(pruning["scope"], "params")
     _leave_out(pruning["calibration"], "examples", "batch_size")
     _leave_out(pruning, "calibration")
-    return pruning if prunes(config) else {key: schedule[key] for key in ("phases", "lr", "final_lr", "peak_decay")}
+    _leave_out(pruning, "keep_zeros")
+    if prunes(config):
+        return pruning
+    kept = {key: pruning[key] for key in ("keep_zeros", "components") if config.pruning.keep_zeros}
+    return kept | {key: schedule[key] for key in ("phases", "lr", "final_lr", "peak_decay")}
 
 
 def _leave_out(settings: dict[str, Any], *keys: str) -> None:

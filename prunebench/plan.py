@@ -26,6 +26,7 @@ class Phase:
     hold: bool = False
     release: bool = False
     rewind: str | None = None
+    train: str = "all"
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _with_cycles(
             peak = peak if cycle is None or cycle.stop == cycle.start else peak * schedule.peak_decay
             end = bounds[_cycle_end(phases, bounds, index)]
             cycle = LrCycle(start, end, peak, min(final, peak), round(trainer.warmup * (end - start)))
-        flags = (phase.prune, phase.reset_optimizer, phase.hold, phase.release, phase.rewind)
+        flags = (phase.prune, phase.reset_optimizer, phase.hold, phase.release, phase.rewind, phase.train)
         result.append(Phase(phase.name, start, stop, cycle, *flags))
     return tuple(result)
 

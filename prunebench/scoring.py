@@ -75,6 +75,8 @@ def export(context: Context, student: Any, sparsifier: Sparsifier, plan: Plan) -
         level = plan.prunings[-1][1] * sparsity_scale(config, saved)
         targets = find_targets(saved, components_of(config, saved))
         check_zeros(targets, load_masks(folder.masks), level, sparsifier.pattern)
+    elif config.pruning.keep_zeros:
+        check_masked(find_targets(saved, components_of(config, saved)), load_masks(folder.masks))
     return saved.to(context.accelerator.device)
 
 

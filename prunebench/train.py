@@ -44,6 +44,7 @@ from prunebench.sparsity.calibration import Calibration
 from prunebench.sparsity.criteria import Sample
 from prunebench.sparsity.dynamics import Dynamics, Moment
 from prunebench.sparsity.sparsifier import Sparsifier
+from prunebench.targets import fresh_parameters
 from prunebench.tasks.base import Encoded, Heads, Task
 from prunebench.teacher import layer_outputs
 from prunebench.tracking import Tracker
@@ -249,6 +250,8 @@ def _update(job: Job, model: nn.Module, optimizer: Any, indices: np.ndarray, ste
         sums = _forward_and_backward(job, model, indices)
         if dynamics is not None:
             dynamics.after_pass(number, at)
+    if job.plan.phase(step).train == "head":
+        _freeze_body(job.model)
     job.sparsifier.mask_gradients()
     learned = [*model.parameters(), *(dynamics.parameters() if dynamics is not None else ())]
     sums["grad_norm"] = accelerator.clip_grad_norm_(learned, settings.max_grad_norm or math.inf)
@@ -257,6 +260,14 @@ def _update(job: Job, model: nn.Module, optimizer: Any, indices: np.ndarray, ste
     if dynamics is not None:
         dynamics.after_step(at)
     return sums
+
+
+def _freeze_body(model: nn.Module) -> None:
+    """Without a gradient the optimizer leaves a parameter alone; data-parallel training wants all to be computed."""
+    learning = fresh_parameters(model)
+    for name, parameter in model.named_parameters():
+        if name not in learning:
+            parameter.grad = None
 
 
 def _moment(job: Job, step: int) -> Moment:

@@ -204,6 +204,8 @@ def _phases(config: RunConfig) -> Iterator[Problem]:
             value = getattr(phase, rule.key)
             if value is not None and not rule.holds(value):
                 yield key, f"{where}: {rule.key}={_number(value)} must be {rule.words()}"
+        if phase.train not in ("all", "head"):
+            yield key, f"{where}: train={brief(phase.train)} must be all or head"
         if phase.only_from not in (None, "pretrained"):
             yield key, f"{where}: only_from={brief(phase.only_from)} must be pretrained or null"
 

@@ -19,12 +19,12 @@ Where they differ, and why:
 
 - sparsegpt: in every block of 128 columns the reference removes what is at or below the sorted cost at index
   int(size * sparsity), one weight more than that share; the line "as many" gives us its number. What is left is
-  rounding: costs next to the threshold, after sums in another order, in float32. It sets weights of inputs that are
+  rounding: costs next to the threshold, from float32 sums in another order. It sets weights of inputs that are
   always zero to zero; ours go first, but keep their values where the budget has room for them.
 - wanda, gblm: both remove int(columns * sparsity) of a row. Equal scores: the reference removes the first, we keep it.
   gblm's gradients are float16 there, so that scores differ by up to 5e-4.
-- wanda variant: the reference stops its bisection within 0.001 of the sparsity; ours is exact. At 70 %, no alpha below
-  its upper bound 0.8 may be enough.
+- wanda variant: the reference stops its bisection within 0.001 of the sparsity; ours is exact. The line "as many" gives
+  us its number.
 - dsnot: the same exchanges, rounding apart; where a queue of candidates is empty (weights that have no D of the sign
   asked for) the reference goes on with others and its counts may change. With n:m it is called with initial_method
   wanda, whose score ours always takes.

@@ -27,7 +27,7 @@ class LeastSquares(WeightUpdate[Gram]):
     from those that go, P: v = w - H^-1_:P (H^-1_PP)^-1 w_P (Hassibi & Stork 1993), with smaller systems to solve.
 
     Args:
-        damp: d, as a share of the mean of the diagonal of X X^T; 0.01 as in SparseGPT.
+        damp: d, as a share of the mean of the diagonal of X X^T; 0.01 as in SparseGPT, and so the number of examples.
     """
 
     sample: ClassVar[Sample | None] = Sample(examples=1024, batch_size=32)

@@ -39,6 +39,10 @@ class SparseGPT(Solver[Gram]):
 
     Weights of an input that is always zero go first. What is pruned already counts as pruned from the start.
 
+    1,024 examples where the reference has 128 sequences of 2,048 tokens: for MiniLM's layers and sentences of SST-2 (14
+    tokens), the error of other sentences' outputs was within 10 % of that with 8,192 examples, but up to 75 % above it
+    with 128, too few tokens for a matrix of 1,536 inputs. Longer texts can do with fewer (`pruning.calibration`).
+
     Args:
         damp: d, as a share of the mean of the diagonal of X X^T (without inputs that are always zero).
         block: columns that are chosen among at once.

@@ -19,7 +19,11 @@ class Wanda(Criterion[InputNorm]):
     """|W_ij| ||X_j||_2, X_j being input j over all tokens (equation 1); with scope=row the paper's method.
 
     Read: locuslab/wanda, lib/prune.py and lib/layerwrapper.py, which takes the root of the mean over sequences; that
-    is the same order. No weight is changed. The 128 sequences there have 2,048 tokens.
+    is the same order. No weight is changed. A row loses floor(columns * sparsity) weights there; here all rows
+    together lose what the sparsity asks for.
+
+    1,024 examples where the reference has 128 sequences of 2,048 tokens: see SparseGPT, whose default this is. Wanda
+    itself needs fewer; with 128 sentences of 14 tokens the same error was at most 4 % above that with 8,192.
     """
 
     sample: ClassVar[Sample | None] = Sample(examples=1024, batch_size=32)
