@@ -28,6 +28,8 @@ NEEDS = {  # what an option cannot do without
     "step_n_m": TWO_FOUR,
     "step_n_m_geometric": TWO_FOUR,
     "sparsegpt": ["pruning/scope=uniform"],
+    "sparse_transfer": ["recipe=sparse_transfer"],
+    "sparse_transfer_linear": ["recipe=sparse_transfer_linear"],
     "obs": ["pruning/criterion=obert"],
 }
 
