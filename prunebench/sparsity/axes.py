@@ -120,8 +120,6 @@ def _solver_problems(choice: AxisChoice) -> Iterator[str]:
             f"criterion {criterion} prunes one matrix after the other, over all its rows, so scope {choice.scope} "
             "cannot share the budget out: set pruning/scope=uniform or erk"
         )
-    if choice.pattern == "block":
-        yield f"criterion {criterion} chooses single weights: set pruning/pattern=unstructured, or 2_4"
     for axis, name in (("update", choice.update), ("refinement", choice.refinement)):
         if name != "none":
             yield f"criterion {criterion} updates the weights itself: set pruning/{axis}=none"

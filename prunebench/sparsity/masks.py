@@ -155,14 +155,20 @@ def top_per_row(score: Tensor, counts: int | Tensor) -> Tensor:
 
 
 def _top_rows(score: Tensor, counts: Tensor) -> Tensor:
-    most = int(counts.max()) if counts.numel() else 0
-    if most == 0:
-        return torch.zeros_like(score, dtype=torch.bool)
-    highest = score.topk(most, dim=1).values
-    threshold = highest.gather(1, (counts - 1).clamp(min=0).unsqueeze(1))
-    above, ties = score > threshold, score == threshold
-    left = counts.unsqueeze(1) - above.sum(1, keepdim=True)
+    columns, counts = score.shape[1], counts.unsqueeze(1)
+    at = (columns - counts).clamp(max=columns - 1)
+    threshold = _sorted_rows(score).gather(1, at).masked_fill_(counts == 0, math.inf)
+    reached = score >= threshold
+    if bool((reached.sum(1, keepdim=True) == counts).all()):
+        return reached
+    above = score > threshold
+    ties, left = reached & ~above, counts - above.sum(1, keepdim=True)
     return above | (ties & (ties.cumsum(1, dtype=torch.int32) <= left))
+
+
+def _sorted_rows(score: Tensor) -> Tensor:
+    """Every row in ascending order."""
+    return torch.from_numpy(np.sort(score.numpy(), axis=1)) if _as_numpy(score) else score.sort(dim=1).values
 
 
 def _check(scores: Sequence[Tensor], keep: int) -> int:

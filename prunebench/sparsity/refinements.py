@@ -20,6 +20,7 @@ class Refinement(ABC, Generic[S]):
     """Exchanges weights. Settings come to the constructor (`pruning.refinement.params`)."""
 
     sample: ClassVar[Sample | None] = None  # see `Criterion.sample`
+    layer_by_layer: ClassVar[bool] = False  # see `Criterion.layer_by_layer`
 
     def stat(self, target: Target) -> S | None:
         """What is to be observed of `target`, as in `Criterion.stat`."""

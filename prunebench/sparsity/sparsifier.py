@@ -168,7 +168,8 @@ class Sparsifier:
         """Whether matrices are pruned layer by layer: where the method wants it, and no scope compares all of them."""
         criterion, scope = self.axes.criterion, self.axes.scope
         settled = isinstance(scope, PerMatrix) or not self.axes.pattern.asks_scope
-        return isinstance(criterion, Solver) or (criterion.layer_by_layer and settled)
+        wanted = any(axis.layer_by_layer for axis in (criterion, self.axes.refinement, self.axes.update) if axis)
+        return isinstance(criterion, Solver) or (wanted and settled)
 
     # --- all targets together ---
 
@@ -219,7 +220,7 @@ class Sparsifier:
             for name, target in targets.items():
                 masks[name] = axes.refinement.refine(target, masks[name], self._alive(target), seen[name].refinement)
         if axes.update is not None:
-            axes.criterion.prepare_update(targets, masks, {name: seen[name].criterion for name in targets})
+            axes.update.prepare(targets, masks, axes.criterion, {name: seen[name].criterion for name in targets})
             for name, target in targets.items():
                 axes.update.apply(target, masks[name], seen[name].update, axes.criterion, seen[name].criterion)
         for name, target in targets.items():
@@ -447,11 +448,12 @@ def build_sparsifier(
     """A Sparsifier from the names and settings of a config. Raises UsageError for what is unknown or missing."""
     make = Sparsifier.from_zeros if from_zeros else Sparsifier
     group = {key: value for key, value in {"n": n, "m": m}.items() if value is not None}
+    made = PATTERNS.build(pattern, group)
     axes = Axes(
         CRITERIA.build(criterion, params, seed=seed),
         SCOPES.build(scope, scope_params, floor=floor, seed=seed),
-        PATTERNS.build(pattern, group),
-        REFINEMENTS.build(refinement.name, refinement.params) if refinement.name != "none" else None,
+        made,
+        REFINEMENTS.build(refinement.name, refinement.params, pattern=made) if refinement.name != "none" else None,
         UPDATES.build(update.name, update.params) if update.name != "none" else None,
         REGROWTHS.build(regrowth.name, regrowth.params) if regrowth.name != "none" else None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
@@ -21,10 +22,20 @@ class WeightUpdate(ABC, Generic[S]):
     """Changes the weights that stay. Settings come to the constructor (`pruning.update.params`)."""
 
     sample: ClassVar[Sample | None] = None  # see `Criterion.sample`
+    layer_by_layer: ClassVar[bool] = False  # see `Criterion.layer_by_layer`
 
     def stat(self, target: Target) -> S | None:
         """What is to be observed of `target`, as in `Criterion.stat`."""
         return None
+
+    def prepare(
+        self,
+        targets: Mapping[str, Target],
+        masks: Mapping[str, Tensor],
+        criterion: Criterion[Any],
+        criterion_stats: Mapping[str, Any],
+    ) -> None:
+        """Called before any `apply`, when the masks (out, in) are chosen; by target name."""
 
     @abstractmethod
     def apply(self, target: Target, mask: Tensor, stat: S, criterion: Criterion[Any], criterion_stat: Any) -> None:
@@ -37,6 +48,15 @@ UPDATES: Registry[WeightUpdate[Any]] = Registry("update", "prunebench.updates")
 @UPDATES.register("obs")
 class OptimalBrainSurgeon(WeightUpdate[None]):
     """The criterion's own second-order update, -F^-1 E (E^T F^-1 E)^-1 E^T w (Hassibi & Stork 1993)."""
+
+    def prepare(
+        self,
+        targets: Mapping[str, Target],
+        masks: Mapping[str, Tensor],
+        criterion: Criterion[Any],
+        criterion_stats: Mapping[str, Any],
+    ) -> None:
+        criterion.prepare_update(targets, masks, criterion_stats)
 
     def apply(self, target: Target, mask: Tensor, stat: None, criterion: Criterion[Any], criterion_stat: Any) -> None:
         criterion.compensate(target, mask, criterion_stat)

@@ -101,3 +101,14 @@ def test_updates_change_survivors_only(criterion: str, update: str) -> None:
         moved += int((target.weight != dense[target.name])[mask].sum())
     assert sparsifier.sparsity() == 0.5
     assert moved > 0 or criterion == "diagonal_fisher"  # of a diagonal Fisher the update is nothing
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "n_m"])
+def test_refinements_keep_count_and_pattern(pattern: str) -> None:
+    plain, refined = make_model(), make_model()
+    build(plain, "magnitude", "uniform", pattern).update(0.5, make_calibration(plain))
+    sparsifier = build(refined, "magnitude", "uniform", pattern, refinement=Choice("dsnot", {"skip": "none"}))
+    sparsifier.update(0.5, make_calibration(refined))
+    assert sparsifier.sparsity() == 0.5 and all(sparsifier.pattern.holds(mask) for mask in sparsifier.masks.values())
+    theirs = dict(plain.named_parameters())
+    assert any(not torch.equal(mask, theirs[name] != 0) for name, mask in sparsifier.masks.items())
