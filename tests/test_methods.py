@@ -267,7 +267,10 @@ def test_plan_refuses_with_that_line(refusal: Any, capsys: pytest.CaptureFixture
     assert f"prunebench: error: {refusal.reason}" in capsys.readouterr().err.splitlines()
 
 
-@pytest.mark.parametrize("name", sorted(set(OPTIONS["pruning/schedule"]) - {"dense"}))
+NEVER_PRUNE = {"dense", "sparse_transfer", "sparse_transfer_linear"}
+
+
+@pytest.mark.parametrize("name", sorted(set(OPTIONS["pruning/schedule"]) - NEVER_PRUNE))
 def test_every_schedule_goes_with_every_criterion_scope_and_pattern(name: str, plain: RunConfig) -> None:
     given = OmegaConf.load(OPTIONS["pruning/schedule"][name].path)
     schedule = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScheduleConfig), given))

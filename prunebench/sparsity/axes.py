@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from prunebench.sparsity.counts import as_written
 
 SOLVERS = ("sparsegpt",)  # choose mask and weights of one matrix at once
-SECOND_ORDER = ("obert", "woodfisher", "diagonal_fisher", "mfac", "mfac_full")  # know how survivors make up for losses
+SECOND_ORDER = ("obert", "woodfisher", "diagonal_fisher", "mfac")  # know how survivors make up for losses
 LOOK_AT_INPUTS = ("wanda", "wanda_variant", "gblm", "sparsegpt")
 LEARNED = ("movement", "soft_movement")  # scores are trained along with the weights
 COMPARING = ("global", "lamp", "global_mp", "pq_index", "random_search")  # scopes that look at all matrices at once
