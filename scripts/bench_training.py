@@ -34,6 +34,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -268,12 +269,15 @@ class Examples(torch.utils.data.Dataset[Feature]):
 class TorchPrune:
     """torch.nn.utils.prune behind the methods that the loop calls: weights become `weight_orig * weight_mask`."""
 
+    sample = None  # it looks at no data
+    axes = SimpleNamespace(regrowth=None)
+
     def __init__(self, targets: Sequence[Target]) -> None:
         self._modules = [(target.module, "weight") for target in targets]
         self._total = sum(target.weight.numel() for target in targets)
         self._pruned = 0
 
-    def update(self, sparsity: float) -> Update:
+    def update(self, sparsity: float, *_: Any) -> Update:
         """global_unstructured counts what it is to prune beyond what is pruned already."""
         more = round(sparsity * self._total) - self._pruned
         prune.global_unstructured(self._modules, pruning_method=prune.L1Unstructured, amount=more)

@@ -40,6 +40,7 @@ FAMILIES = {
     "Rounds of training and pruning": "lottery_ticket lottery_ticket_early lr_rewinding",
     "Pruned weights come back": "acdc rigl granet movement soft_movement",
     "Training that prepares for pruning": "cram soft_shrinkage sr_ste gradient_flow",
+    "A teacher for the layers; a sparse model to start from": "squarehead sparse_transfer sparse_transfer_linear",
 }
 OTHERS = "Others"
 UNIT = " A unit is the task's dense training."

@@ -226,11 +226,11 @@ def killed_at_the_last_pruning(place: str) -> None:
 
     original, calls = Sparsifier.update, []
 
-    def update(self: Any, sparsity: float) -> Any:
+    def update(self: Any, sparsity: float, *args: Any) -> Any:
         calls.append(sparsity)
         if sparsity == 0.75:
             os.kill(os.getpid(), signal.SIGKILL)
-        return original(self, sparsity)
+        return original(self, sparsity, *args)
 
     Sparsifier.update = update  # type: ignore[method-assign]
     run_until(place, -1, **settings("local"))

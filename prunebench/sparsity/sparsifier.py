@@ -301,9 +301,7 @@ class Sparsifier:
                 for stat in seen[target.name].observers(GradientStat):
                     stat.observe_gradient(gradient)
 
-    def _input_observers(
-        self, targets: Iterable[Target], seen: Mapping[str, _Seen]
-    ) -> list[tuple[Target, InputStat]]:
+    def _input_observers(self, targets: Iterable[Target], seen: Mapping[str, _Seen]) -> list[tuple[Target, InputStat]]:
         return list(
             chain.from_iterable(
                 [(target, stat) for stat in seen[target.name].observers(InputStat)] for target in targets
