@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from prunebench.errors import UsageError, did_you_mean
+from prunebench.errors import UsageError, brief, did_you_mean
 
 T = TypeVar("T")
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 class Registry(Generic[T]):
@@ -48,10 +49,13 @@ class Registry(Generic[T]):
         """
         cls = self._find(name)
         accepted = _settings(cls)
-        for key in params or {}:
+        for key, value in (params or {}).items():
             if key not in accepted:
                 takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
                 raise UsageError(f"{self.kind} {name} has no setting '{key}'{did_you_mean(key, accepted)}: {takes}")
+            if not _fits(value, accepted[key]):
+                kind = WORDS[type(accepted[key].default)]
+                raise UsageError(f"{self.kind} {name}: {key}={brief(value)} must be {kind}")
         for key, parameter in accepted.items():
             if parameter.default is parameter.empty and key not in {**offered, **(params or {})}:
                 raise UsageError(f"{self.kind} {name} needs the setting '{key}'")
@@ -82,6 +86,16 @@ class Registry(Generic[T]):
 
     def _installed(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}
+
+
+def _fits(value: Any, setting: inspect.Parameter) -> bool:
+    """Whether a value is of the type of the setting's default, as far as that says anything."""
+    kind = type(setting.default)
+    if kind not in WORDS:
+        return True
+    if value is None:
+        return "None" in str(setting.annotation)
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _settings(cls: type) -> dict[str, inspect.Parameter]:

@@ -238,6 +238,8 @@ class RandomSearch(SearchingScope):
 
     def __init__(self, floor: float = 0.0, trials: int = 32, spread: float = 0.5, seed: int = 0) -> None:
         super().__init__(floor)
+        if trials < 1:
+            raise UsageError(f"pruning.scope.params.trials={trials}: must be at least 1")
         self.trials, self.spread, self.seed = trials, spread, seed
         self.begin(0)
 

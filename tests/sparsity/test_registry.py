@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -49,6 +50,22 @@ def test_refuses(registry: Registry[Movement], name: str, params: dict[str, int]
     with pytest.raises(UsageError) as caught:
         registry.build(name, params)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "params", "words"),
+    [
+        ("sparsegpt", {"damp": "much"}, "criterion sparsegpt: damp=much must be a number"),
+        ("sparsegpt", {"block": 1.5}, "criterion sparsegpt: block=1.5 must be a whole number"),
+        ("obert", {"exact": 1}, "criterion obert: exact=1 must be true or false"),
+        ("obert", {"block_size": None}, "criterion obert: block_size=None must be a whole number"),
+    ],
+)
+def test_settings_have_the_type_of_their_default(criterion: str, params: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        CRITERIA.build(criterion, params)
+    CRITERIA.check("sparsegpt", {"damp": 1})  # a whole number is a number
+    CRITERIA.check("mfac", {"block_size": None})  # which says so
 
 
 def test_a_name_is_taken_once(registry: Registry[Movement]) -> None:
