@@ -65,13 +65,13 @@ def test_the_criterion_of_contributing_runs(tmp_path: Path, plugged: dict[str, s
     assert result["status"] == "finished" and result["sparsity"]["prunable"] == pytest.approx(0.9, abs=1e-4)
     folder = tmp_path / "outputs" / "quickstart" / result["digest"]
     criterion = OmegaConf.load(folder / "config.yaml").pruning.criterion
-    assert criterion == {"name": "l1_inputs", "params": {"power": 0.5}}
+    assert criterion == {"name": "l1_inputs", "params": {}}
 
 
 def test_the_criterion_of_contributing_scores_by_what_it_sees(plugged: dict[str, str]) -> None:
     names: dict[str, Any] = {}
     exec(FILES["mine/l1_inputs.py"], names)
-    criterion, of = names["L1Inputs"](power=0.5), Target("encoder.weight", nn.Linear(16, 8), "encoder", False)
+    criterion, of = names["L1Inputs"](), Target("encoder.weight", nn.Linear(16, 8), "encoder", False)
     stat = criterion.stat(of)
     inputs = torch.randn(7, 16)
     stat.observe_inputs(inputs[:3], 1)

@@ -241,7 +241,8 @@ def killed_at_the_last_pruning(place: str) -> None:
 
 def test_a_run_outlives_the_pipe_it_talks_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in `prunebench run ... 2>&1 | head -1`."""
-    monkeypatch.setattr("prunebench.progress.console.file", Closed())
+    monkeypatch.setattr("prunebench.progress.console._file", Closed())  # `file` would be put back as today's stderr
+    monkeypatch.setattr("prunebench.progress.console.quiet", False)  # which the run sets
     assert run(tiny_config(prepare(tmp_path)))["status"] == "finished"
 
 
