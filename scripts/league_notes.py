@@ -38,41 +38,52 @@ class Place:
     baseline: Place | None = None
 
     @property
+    def compared(self) -> bool:
+        return self.baseline is not None and self.baseline.method != self.method
+
+    @property
+    def rival(self) -> str:
+        return "gradual" if self.part == "trained" else "magnitude"
+
+    @property
     def points(self) -> float:
-        """Above magnitude."""
+        """Above the baseline."""
         return self.score - self.baseline.score if self.baseline else 0.0
 
     def sentence(self) -> str:
         compared = [f"{_apart(self.score - self.dense)} dense"]
-        if self.baseline and self.baseline.method != self.method:
-            compared.insert(0, f"{_apart(self.points)} magnitude")
+        if self.compared:
+            compared.insert(0, f"{_apart(self.points)} {self.rival}")
         label = f"`{self.method}` {PARTS[self.part]} at {100 * self.sparsity:.0f} %"
         place = f"{_ordinal(self.rank)} of {self.count}" if self.count > 1 else "the only one"
         cost = f"{_duration(self.seconds)}, {self.peak_mb / 1000:.1f} GB"
         return f"- {label}: {place}, {self.score:.1f}, {' and '.join(compared)}; {cost}."
 
+    def cell(self) -> str:
+        return f"{self.rank} of {self.count}" if self.count > 1 else "the only one"
+
     def virtues(self, good: bool) -> Iterable[str]:
-        """What it is much better (or worse) at than magnitude."""
-        if self.baseline is None or self.baseline.method == self.method:
+        """What it is much better (or worse) at than its baseline."""
+        if self.baseline is None or not self.compared:
             return
-        sign = 1 if good else -1
+        sign, where = 1 if good else -1, f"{PARTS[self.part]} at {100 * self.sparsity:.0f} %"
         if sign * self.points >= POINTS:
-            yield f"accuracy {PARTS[self.part]} ({self.points:+.1f} points)"
+            yield f"accuracy {where} ({self.points:+.1f} points)"
         for what, own, other in (
             ("time", self.seconds, self.baseline.seconds),
             ("memory", self.peak_mb, self.baseline.peak_mb),
         ):
             if (other / own if good else own / other) >= TIMES:
-                yield f"{what} {PARTS[self.part]} ({own / other:.2g} times magnitude's)"
+                yield f"{what} {where} ({_times(own / other)} times {self.rival}'s)"
 
 
 class Standings:
     """All places. `lines` are those of docs/league.json."""
 
     explanation = (
-        "Places are those of our league table among methods at the same sparsity, best first; differences of less than "
-        f"{POINTS:g} points from magnitude are not called good or bad, nor are those in time or memory by less than "
-        f"{TIMES:g} times."
+        "Places are those of our league table among methods at the same sparsity,\nbest first. Cards call good or bad "
+        f"what differs from magnitude (whole trainings: from\n`gradual`) by {POINTS:g} points, or {TIMES:g} times in "
+        "time or memory."
     )
     headings = ("one shot", "one epoch after", "whole training")
 
@@ -92,7 +103,7 @@ class Standings:
     def ranks(self, recipe: str) -> list[str]:
         """A cell for each part."""
         own = {place.part: place for place in self.of(recipe) if place.method in (recipe, *SAME)}
-        return [f"{own[part].rank} of {own[part].count}" if part in own else "" for part in PARTS]
+        return [own[part].cell() if part in own else "" for part in PARTS]
 
     def notes(self, recipe: str) -> str:
         """The section of a card."""
@@ -100,9 +111,13 @@ class Standings:
         if not places:
             return "It has no line there, so nothing is said about what it is good and bad at."
         lines = [place.sentence() for place in places]
+        if not any(place.compared for place in places):
+            own = any(place.baseline for place in places)
+            lines.append("- The others are compared with it." if own else "- No magnitude pruning to compare it with.")
+            return "\n".join(lines)
         for word, good in (("Good at", True), ("Bad at", False)):
             found = [virtue for place in places for virtue in place.virtues(good)]
-            lines.append(f"- **{word}**: {', '.join(found) or 'nothing that stands out against magnitude'}.")
+            lines.append(f"- **{word}**: {', '.join(found) or 'nothing that stands out'}.")
         return "\n".join(lines)
 
 
@@ -144,6 +159,10 @@ def _apart(points: float) -> str:
 
 def _ordinal(rank: int) -> str:
     return WORDS[rank - 1] if rank <= len(WORDS) else f"number {rank}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}"
 
 
 def _duration(seconds: float) -> str:

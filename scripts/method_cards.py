@@ -66,7 +66,7 @@ def card(method: Mapping[str, str], notes: str) -> str:
 {plain(method["idea"])}
 
 ```bash
-prunebench run recipe={method["name"]}
+{command(method["name"])}
 ```
 
 - **Needs**: {plain(method["needs"])}.
@@ -80,6 +80,11 @@ prunebench run recipe={method["name"]}
 
 {notes}
 """
+
+
+def command(name: str) -> str:
+    """As the recipe's header has it."""
+    return next(line for line in find_options()["recipe"][name].header() if line.startswith("prunebench run"))
 
 
 def plain(text: str) -> str:
@@ -147,8 +152,8 @@ def index(methods: list[dict[str, str]], standings: Any) -> str:
     text = f"""# Methods
 
 Written by `python scripts/method_cards.py` from the recipes and `docs/league.json`. `prunebench ls methods` prints what
-they are, need and cost. A unit is the task's dense training, and the dense model itself is not counted; memory is
-what comes on top of training. {standings.explanation}
+they are, need and cost. A unit is the task's dense training, and the dense model itself is not counted; memory is what
+comes on top of training. {standings.explanation}
 """
     for family, names in families(set(known)).items():
         text += f"\n## {family}\n\n| method | needs | costs | {' | '.join(standings.headings)} |\n|---|---|---"

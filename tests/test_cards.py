@@ -72,11 +72,12 @@ def test_notes_come_from_the_league_table() -> None:
         "30 s, 1.0 GB.",
         "- `wanda_2_4` in one shot at 50 %: first of 2, 86.0, 1.0 points above magnitude and 4.0 points below dense; "
         "10 s, 2.5 GB.",
-        "- **Good at**: accuracy in one shot (+3.0 points).",
-        "- **Bad at**: time in one shot (3 times magnitude's), memory in one shot (2.5 times magnitude's).",
+        "- **Good at**: accuracy in one shot at 60 % (+3.0 points).",
+        "- **Bad at**: time in one shot at 60 % (3.0 times magnitude's), "
+        "memory in one shot at 50 % (2.5 times magnitude's).",
     ]
     assert standings.ranks("wanda") == ["1 of 4", "", ""]
-    assert "**Bad at**: accuracy in one shot (-20.0 points)" in standings.notes("snip")
+    assert "**Bad at**: accuracy in one shot at 60 % (-20.0 points)" in standings.notes("snip")
     assert "fourth of 4" in standings.notes("snip")
     assert standings.notes("lamp").count("nothing that stands out") == 2
     assert "no line" in standings.notes("acdc") and "no line" in Standings([]).notes("wanda")
@@ -85,3 +86,18 @@ def test_notes_come_from_the_league_table() -> None:
 def test_magnitude_is_not_compared_with_itself() -> None:
     notes = Standings(LEAGUE).notes("one_shot_only")
     assert "third of 4, 80.0, 10.0 points below dense" in notes and "above magnitude" not in notes
+    assert "Good at" not in notes and "The others are compared with it" in notes
+
+
+def test_whole_trainings_are_compared_with_gradual() -> None:
+    more = [line("acdc", 0.75, part="trained", sparsity=0.9), line("sr_ste", 0.75, part="trained", sparsity=0.5)]
+    standings = Standings([*LEAGUE, *more])
+    assert "first of 2, 75.0, 5.0 points above gradual and 15.0 points below dense" in standings.notes("acdc")
+    assert "the only one" in standings.notes("sr_ste") and "No magnitude pruning to compare it with" in standings.notes(
+        "sr_ste"
+    )
+
+
+def test_the_command_of_a_card_is_that_of_the_recipe() -> None:
+    card = (method_cards.CARDS / "sparse_transfer.md").read_text(encoding="utf-8")
+    assert "prunebench run recipe=sparse_transfer model=hf model.name=" in card
