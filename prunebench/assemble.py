@@ -14,6 +14,7 @@ from prunebench.errors import UsageError
 from prunebench.identity import model_identity
 from prunebench.models import has_head
 from prunebench.paths import cache_dir
+from prunebench.retraining import Adapters
 from prunebench.sparsity.dynamics import DYNAMICS, Dynamics
 from prunebench.sparsity.sparsifier import Choice, Sparsifier, build_sparsifier
 from prunebench.targets import COMPONENTS, component_sizes, find_targets
@@ -93,6 +94,14 @@ def make_dynamics(config: RunConfig, sparsifier: Sparsifier) -> Dynamics | None:
             "set pruning/dynamics=none"
         )
     return DYNAMICS.build(chosen.name, chosen.params, seed=config.seed)
+
+
+def make_adapters(config: RunConfig) -> Adapters | None:
+    """Those of the phases that train adapters, if there is any."""
+    if all(phase.train != "perp" for phase in config.pruning.schedule.phases):
+        return None
+    settings = config.pruning.adapters
+    return Adapters(settings.kind, settings.rank, settings.alpha, config.seed)
 
 
 def sparsity_scale(config: RunConfig, model: nn.Module) -> float:

@@ -114,6 +114,15 @@ class DynamicsConfig:
 
 
 @dataclass
+class AdaptersConfig:
+    """Low-rank adapters of pruned matrices, which learn instead of them in phases with train: perp, and are merged."""
+
+    kind: str = "mask"  # mask, scale or prune, see prunebench.retraining
+    rank: int = 16
+    alpha: float = 32.0  # the adapters' product counts alpha / rank times
+
+
+@dataclass
 class CalibrationConfig:
     """Training examples that a pruning looks at, chosen by the seed. Null: what the method itself suggests."""
 
@@ -138,7 +147,7 @@ class PhaseConfig:
     # begin with other weights and the mask kept: "start" (those the run began with), "scratch" (new random ones), or
     # the name of an earlier phase (those at its end)
     rewind: str | None = None
-    train: str = "all"  # what learns: all, or head (with the pooler)
+    train: str = "all"  # what learns: all, head (with the pooler), or perp (also biases, norms and pruning.adapters)
     only_from: str | None = None  # "pretrained": only when the run starts there (its weights are not fine-tuned yet)
 
 
@@ -177,6 +186,7 @@ class PruningConfig:
     update: UpdateConfig = field(default_factory=UpdateConfig)
     regrowth: RegrowthConfig = field(default_factory=RegrowthConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    adapters: AdaptersConfig = field(default_factory=AdaptersConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     keep_zeros: bool = False  # weights that are zero at the start stay so: transfer of a sparse model (fixed masks)
     dropout: float | None = None  # of the run that prunes, instead of trainer.dropout, which its dense run keeps

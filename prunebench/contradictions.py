@@ -17,7 +17,7 @@ from prunebench.facts import folder_config, head_class, labels_of, training_data
 from prunebench.identity import TOKENIZER, WEIGHTS, has_any
 from prunebench.plan import make_plan, schedule_problems
 from prunebench.sizes import ALIASES, DEFAULTS, component_sizes
-from prunebench.sparsity.axes import UNSCALED, AxisChoice, check_axes
+from prunebench.sparsity.axes import LEARNED, UNSCALED, AxisChoice, check_axes
 from prunebench.tasks.files import file_problems, forget
 from prunebench.tasks.settings import metric_names, read_params
 from prunebench.tasks.sources import LONGEST_PATH, source_of
@@ -161,6 +161,23 @@ def _precision(config: RunConfig) -> Iterator[str]:
     for axis, name in (("criterion", pruning.criterion.name), ("dynamics", pruning.dynamics.name)):
         if config.trainer.precision == "fp16" and name in UNSCALED:
             yield f"trainer.precision=fp16 scales gradients, which {axis} {name} works with: set it to bf16 or fp32"
+
+
+def _adapters(config: RunConfig) -> Iterator[str]:
+    """Adapters learn on weights that nothing else moves."""
+    pruning = config.pruning
+    if all(phase.train != "perp" for phase in pruning.schedule.phases):
+        return
+    if pruning.dynamics.name != "none":
+        yield (
+            f"dynamics {pruning.dynamics.name} changes the weights that adapters stand on: set pruning/dynamics=none, "
+            "or train=all in the phases"
+        )
+    if pruning.criterion.name in LEARNED:
+        yield (
+            f"criterion {pruning.criterion.name} learns from gradients of weights, of which adapters leave none: "
+            "set another pruning/criterion, or train=all in the phases"
+        )
 
 
 def _learning_rates(config: RunConfig) -> Iterator[str]:
@@ -409,6 +426,7 @@ RULES = (
     Rule(_amounts, SCHEDULE),
     Rule(_axes, ("sparsity", "pruning.components", *(f"pruning.{axis}" for axis in AXES))),
     Rule(_precision, ("trainer.precision", "pruning.criterion", "pruning.dynamics")),
+    Rule(_adapters, ("pruning.schedule.phases", "pruning.criterion", "pruning.dynamics")),
     Rule(_learning_rates, ("pruning.schedule.lr", "pruning.schedule.final_lr", "trainer.lr", "trainer.final_lr")),
     Rule(_batches, ("trainer.batch_size", "trainer.accumulation")),
     Rule(_teacher, ("sparsity", "start", "pruning.schedule.phases", "pruning.keep_zeros", "distillation")),

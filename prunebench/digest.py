@@ -108,9 +108,13 @@ def _pruning(config: RunConfig) -> dict[str, Any]:
     _leave_out(pruning["calibration"], "examples", "batch_size")
     _leave_out(pruning, "calibration")
     _leave_out(pruning, "keep_zeros")
+    if all(phase.train != "perp" for phase in config.pruning.schedule.phases):
+        pruning.pop("adapters")
     if prunes(config):
         return pruning
     kept = {key: pruning[key] for key in ("keep_zeros", "components") if config.pruning.keep_zeros}
+    if "adapters" in pruning:
+        kept |= {key: pruning[key] for key in ("adapters", "components")}
     return kept | {key: schedule[key] for key in ("phases", "lr", "final_lr", "peak_decay")}
 
 

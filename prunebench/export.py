@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from prunebench.errors import RunError
 from prunebench.models import quiet
 from prunebench.paths import whole_file, whole_folder
+from prunebench.report import SPARSE
 from prunebench.results import Result
 from prunebench.sparsity.patterns import Pattern
 from prunebench.targets import Target, find_targets
@@ -107,7 +108,8 @@ def model_card(base: str, dataset: str, result: Result) -> str:
     base = Path(base).name if Path(base).is_dir() else base
     sparsity, version = result.sparsity, result.environment["packages"]["prunebench"]
     scores = "\n".join(f"| {name} | {value:.4f} |" for name, value in result.metrics.items())
-    title = f"{100 * sparsity['prunable']:.2f} % of the prunable weights are zero" if sparsity["target"] else "dense"
+    sparse = sparsity["target"] > 0 or sparsity["prunable"] >= SPARSE
+    title = f"{100 * sparsity['prunable']:.2f} % of the prunable weights are zero" if sparse else "dense"
     zeros = f"""
 Zeros: {100 * sparsity["prunable"]:.2f} % of the weights of {" and ".join(sparsity["components"])};
 {100 * sparsity["model"]:.2f} % of all parameters. The weights are stored dense: zeros alone do not make a dense
@@ -115,7 +117,7 @@ PyTorch model faster. Fine-tune it further only with masks, or the zeros will be
 """
     return f"""---
 library_name: transformers
-tags: [{"prunebench, sparse, pruned" if sparsity["target"] else "prunebench"}]
+tags: [{"prunebench, sparse, pruned" if sparse else "prunebench"}]
 ---
 # {base} on {dataset}, {title}
 
@@ -125,4 +127,4 @@ run's `config.yaml` has all settings.
 | metric (validation) | value |
 |---|---|
 {scores}
-{zeros if sparsity["target"] else ""}"""
+{zeros if sparse else ""}"""

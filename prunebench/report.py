@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+SPARSE = 0.01  # a smaller share of zeros comes about by itself
 NO_SPEEDUP = "Unstructured zeros alone do not make a dense PyTorch model faster; they save space once compressed."
 
 
@@ -26,7 +27,7 @@ def panel(result: Mapping[str, Any], folder: str) -> Panel:
     for label, value in rows(result, folder):
         table.add_row(label, value)
     parts: list[RenderableType] = [table]
-    if result["sparsity"]["target"] > 0:
+    if result["sparsity"]["target"] > 0 or result["sparsity"]["prunable"] >= SPARSE:
         parts += [Text(), Text(NO_SPEEDUP, style="italic")]
     parts += [Text(f"warning: {warning}", style="yellow") for warning in result["warnings"]]
     title = f"{result['name']}  seed {result['seed']}  {result['digest']}"
@@ -37,11 +38,14 @@ def rows(result: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
     """Label and value of every line of the panel."""
     metric, sparsity, weights = result["metric"], result["sparsity"], result["weights"]
     lines = [("dense " + metric["name"], score(result["dense"]["value"]))]
+    sparse = ("sparse " + metric["name"], f"{score(metric['value'])}  ({metric['weights']} weights)")
     if sparsity["target"] > 0:
         kept = result["recovery"]
+        lines += [sparse, ("recovery", "not defined" if kept is None else f"{100 * kept:.1f} % of dense")]
+    elif sparsity["prunable"] >= SPARSE:  # it came with zeros and kept them: there is no dense run beside it
+        lines = [sparse]
+    if sparse in lines:
         lines += [
-            ("sparse " + metric["name"], f"{score(metric['value'])}  ({metric['weights']} weights)"),
-            ("recovery", "not defined" if kept is None else f"{100 * kept:.1f} % of dense"),
             ("sparsity", f"{100 * sparsity['prunable']:.2f} % of {' + '.join(sparsity['components'])}"),
             ("", f"{100 * sparsity['model']:.2f} % of the whole model"),
         ]

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from prunebench.assemble import (
     check_fit,
+    make_adapters,
     make_distillation,
     make_dynamics,
     make_sparsifier,
@@ -199,6 +200,7 @@ def _execute(context: Context, data: Encoded, plan: Plan, trackers: list[Tracker
         evaluate=lambda model: evaluate_model(context, model)[0],
         sparsity_scale=sparsity_scale(config, student),
         dynamics=make_dynamics(config, sparsifier),
+        adapters=make_adapters(config),
         calibration=config.pruning.calibration,
         scratch=lambda: model_tensors(scratch_model(student, config.seed)),
     )

@@ -177,6 +177,20 @@ def evaluate_folder(path: str | Path, config: RunConfig | None = None) -> dict[s
         raise UsageError(f"{path} is not a run's folder: name its data, for instance dataset=sst2")
     config = config or read_run_config(folder.config)
     model_folder = folder.model if is_run else Path(path)
+    context = scoring_context(model_folder, config, folder)
+    model = context.load(str(model_folder), context.task.labels)
+    result = _zeros(model_folder, model, folder.masks if is_run else None)
+    metrics, _ = evaluate_model(context, model.to(context.accelerator.device))
+    name = context.task.metric
+    return result | {"metric": {"name": name, "value": metrics[name]}, "metrics": metrics}
+
+
+def scoring_context(model_folder: Path, config: RunConfig, folder: RunFolder) -> Context:
+    """What is needed to score the model in `model_folder` on the data of `config`, which are encoded for that.
+
+    Raises:
+        UsageError: the model has no head for them.
+    """
     config, task = settle_labels(replace(config, start=str(model_folder)))
     if not has_head(str(model_folder), task.head):
         raise UsageError(f"{model_folder} has no head for {config.dataset.name}: fine-tune it first (recipe=dense)")
@@ -184,10 +198,7 @@ def evaluate_folder(path: str | Path, config: RunConfig | None = None) -> dict[s
     accelerator = make_accelerator(precision, config.trainer.device, config.trainer.threads)
     context = Context(config, task, folder, "", precision, load_tokenizer(str(model_folder)), accelerator, None)
     encode_for_scoring(context)
-    model = context.load(str(model_folder), task.labels)
-    result = _zeros(model_folder, model, folder.masks if is_run else None)
-    metrics, _ = evaluate_model(context, model.to(accelerator.device))
-    return result | {"metric": {"name": task.metric, "value": metrics[task.metric]}, "metrics": metrics}
+    return context
 
 
 def _zeros(model_folder: Path, model: Any, masks: Path | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,11 +41,11 @@ from prunebench.optim import forget_moments, load_moments, make_optimizer, momen
 from prunebench.paths import remove
 from prunebench.plan import Phase, Plan
 from prunebench.progress import TrainingProgress, say, warn
+from prunebench.retraining import Adapters, freeze_others, learning_parameters
 from prunebench.sparsity.calibration import Calibration
 from prunebench.sparsity.criteria import Sample
 from prunebench.sparsity.dynamics import Dynamics, Moment
 from prunebench.sparsity.sparsifier import Sparsifier
-from prunebench.targets import fresh_parameters
 from prunebench.tasks.base import Encoded, Heads, Task
 from prunebench.teacher import layer_outputs
 from prunebench.tracking import Tracker
@@ -102,6 +103,7 @@ class Job:
     evaluate: Callable[[nn.Module], dict[str, float]]
     sparsity_scale: float = 1.0  # weights of the budget over weights of the targets, see PruningConfig.budget_from
     dynamics: Dynamics | None = None
+    adapters: Adapters | None = None  # of phases with train: perp
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     scratch: Callable[[], Mapping[str, Tensor]] = dict  # new random weights by name, for a phase that begins with them
 
@@ -115,11 +117,14 @@ def train(job: Job) -> Trained:
     """
     settings = job.settings
     job.model.to(job.accelerator.device)  # before anything is restored beside it
+    job.sparsifier.load_state_dict(job.sparsifier.state_dict())  # masks from zeros follow their weights
     optimizer = make_optimizer(
         job.model, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps
     )
     if job.dynamics is not None:
         job.dynamics.begin(job.model, job.sparsifier)
+    if job.adapters is not None:
+        job.adapters.begin(job.sparsifier, optimizer)
     start, rows, trained = _restore(job, optimizer)
     log = _Log(job.trackers(rows), rows, job.accelerator.scaler)
     if start:
@@ -233,6 +238,11 @@ def _begin(job: Job, phase: Phase, optimizer: torch.optim.Optimizer) -> None:
         job.sparsifier.apply()
     if phase.reset_optimizer:
         forget_moments(optimizer)
+    if job.adapters is not None:
+        if phase.train == "perp":
+            job.adapters.start(phase.start)
+        else:
+            job.adapters.stop()
 
 
 def _update(job: Job, model: nn.Module, optimizer: Any, indices: np.ndarray, step: int) -> dict[str, Tensor]:
@@ -241,33 +251,32 @@ def _update(job: Job, model: nn.Module, optimizer: Any, indices: np.ndarray, ste
     Returns losses as tensors that nothing waits for: means over this process's share of the batch.
     """
     accelerator, settings, at = job.accelerator, job.settings, _moment(job, step)
-    dynamics = job.dynamics
+    dynamics, adapters, train = job.dynamics, job.adapters, job.plan.phase(step).train
     if dynamics is not None and not dynamics.to_the_end and step >= at.last_pruning:
         dynamics = None
+    if adapters is not None:
+        adapters.before_pass()
     for number in range(dynamics.passes if dynamics is not None else 1):
         if dynamics is not None:
             dynamics.before_pass(number, at)
         sums = _forward_and_backward(job, model, indices)
         if dynamics is not None:
             dynamics.after_pass(number, at)
-    if job.plan.phase(step).train == "head":
-        _freeze_body(job.model)
+    if adapters is not None:
+        adapters.take_gradients()
+    if train != "all":
+        freeze_others(job.model, learning_parameters(job.model, train))
     job.sparsifier.mask_gradients()
-    learned = [*model.parameters(), *(dynamics.parameters() if dynamics is not None else ())]
+    beside = [part.parameters() for part in (dynamics, adapters) if part is not None]
+    learned = [*model.parameters(), *chain.from_iterable(beside)]
     sums["grad_norm"] = accelerator.clip_grad_norm_(learned, settings.max_grad_norm or math.inf)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    if adapters is not None:
+        adapters.after_step()
     if dynamics is not None:
         dynamics.after_step(at)
     return sums
-
-
-def _freeze_body(model: nn.Module) -> None:
-    """Without a gradient the optimizer leaves a parameter alone; data-parallel training wants all to be computed."""
-    learning = fresh_parameters(model)
-    for name, parameter in model.named_parameters():
-        if name not in learning:
-            parameter.grad = None
 
 
 def _moment(job: Job, step: int) -> Moment:
@@ -353,6 +362,8 @@ def _prune(job: Job, step: int, optimizer: Any, trained: Trained, log: _Log, sto
         job.dynamics.after_pruning()
     _agree_on_weights(job)
     job.sparsifier.zero_moments(optimizer)
+    if job.adapters is not None and job.adapters.before:
+        job.adapters.start(step)  # on what the pruning has left
     for name in update.collapsed:
         if not any(name in warning for warning in trained.warnings):
             warning = f"{name} is all but emptied since step {step} ({100 * update.density[name]:.2f} % left)"
@@ -443,6 +454,8 @@ def _restore(job: Job, optimizer: torch.optim.Optimizer) -> tuple[int, int, Trai
     job.sparsifier.load_state_dict(dict(checkpoint.tensors["masks"]))
     if job.dynamics is not None:
         job.dynamics.load_state_dict(checkpoint.tensors["dynamics"])
+    if job.adapters is not None:
+        job.adapters.load_state_dict(checkpoint.tensors["adapters"])
     if job.accelerator.scaler is not None:  # fp16
         job.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
     return checkpoint.step, checkpoint.extra["rows"], Trained(**checkpoint.extra["trained"])
@@ -480,6 +493,8 @@ class _Saver:
         }
         if job.dynamics is not None:
             tensors["dynamics"] = job.dynamics.state_dict()
+        if job.adapters is not None:
+            tensors["adapters"] = job.adapters.state_dict()
         if job.accelerator.is_main_process:
             scaler = job.accelerator.scaler
             extra = {

@@ -54,6 +54,8 @@ RANGES = (
     Range("pruning.pattern.n", "[1, 1000000]", "weights kept in each group"),
     Range("pruning.pattern.m", "[2, 1000000]", "weights in a group"),
     Range("pruning.dropout", "[0, 1)", "null: trainer.dropout"),
+    Range("pruning.adapters.rank", "[1, 1000000]"),
+    Range("pruning.adapters.alpha", "(0, 1000000]"),
     Range("pruning.calibration.examples", "[1, 1000000000]", "null: what the method suggests"),
     Range("pruning.calibration.batch_size", "[1, 1000000]", "null: what the method suggests"),
     Range("pruning.schedule.units_per_halving", "(0, 1000]"),
@@ -106,6 +108,7 @@ AXES = {  # of pruning, and the entry points by which other packages extend them
 CHOICES: dict[str, Sequence[str]] = {
     "pruning.schedule.curve": tuple(SHAPES),
     **{f"pruning.{axis}.name": component_names(f"pruning/{axis}") for axis in AXES},
+    "pruning.adapters.kind": ("mask", "scale", "prune"),
     "distillation.hidden": ("none", "squarehead", "mse"),
     "trainer.precision": ("auto", "fp32", "bf16", "fp16"),
     "trainer.keep": ("last", "best"),
@@ -204,8 +207,8 @@ def _phases(config: RunConfig) -> Iterator[Problem]:
             value = getattr(phase, rule.key)
             if value is not None and not rule.holds(value):
                 yield key, f"{where}: {rule.key}={_number(value)} must be {rule.words()}"
-        if phase.train not in ("all", "head"):
-            yield key, f"{where}: train={brief(phase.train)} must be all or head"
+        if phase.train not in ("all", "head", "perp"):
+            yield key, f"{where}: train={brief(phase.train)} must be all, head or perp"
         if phase.only_from not in (None, "pretrained"):
             yield key, f"{where}: only_from={brief(phase.only_from)} must be pretrained or null"
 

@@ -261,6 +261,34 @@ def _eval_config(folder: Path, args: Namespace) -> RunConfig | None:
     return config
 
 
+# --- soup ---------------------------------------------------------------------------------------------------------
+
+
+def add_soup(parser: Parser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="run", help="a finished run's folder or digest; two or more")
+    parser.add_argument("--greedy", action="store_true", help="keep a run only if the average does not get worse")
+    parser.add_argument("--out", metavar="DIR", help="where (default: soup/<digest> beside the runs)")
+    parser.add_argument("--outputs", default="outputs", metavar="DIR", help="where runs lie (default: outputs)")
+    _common(parser, overrides=False, config_dir=False)
+
+
+def soup(args: Namespace) -> int:
+    from prunebench.listing import find_run
+
+    runs = [find_run(word, args.outputs) for word in args.runs]
+    from prunebench.soup import make_soup
+
+    out = Path(os.path.expanduser(args.out)) if args.out is not None else None
+    result, folder = make_soup(runs, greedy=args.greedy, out=out)
+    if args.json:
+        show_json(result)
+    else:
+        from prunebench.report import panel
+
+        show(panel(result, str(folder)))
+    return OK
+
+
 # --- doctor and clean ---------------------------------------------------------------------------------------------
 
 
@@ -334,6 +362,11 @@ VERBS: dict[str, Verb] = {
         "Score a run or any model folder again and count its zeros.",
         ["prunebench eval outputs/quickstart/0123456789ab", "prunebench eval my/fine-tuned-bert dataset=sst2"],
         add_eval, evaluate,
+    ),
+    "soup": Verb(
+        "Average finished runs that have one mask, and score the average.",
+        ["prunebench soup outputs/mine/0123456789ab outputs/mine/ba9876543210", "prunebench soup 0123 ba98 --greedy"],
+        add_soup, soup,
     ),
     "doctor": Verb(
         "Check versions, devices, cache, network, wandb login and the outputs folder.",

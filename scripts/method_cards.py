@@ -41,6 +41,7 @@ FAMILIES = {
     "Pruned weights come back": "acdc rigl granet movement soft_movement",
     "Training that prepares for pruning": "cram soft_shrinkage sr_ste gradient_flow",
     "A teacher for the layers; a sparse model to start from": "squarehead sparse_transfer sparse_transfer_linear",
+    "Retraining after pruning": "perp sparse_soup",
 }
 OTHERS = "Others"
 UNIT = " A unit is the task's dense training."

@@ -42,7 +42,7 @@ def test_the_panel_has_what_a_user_wants_to_know() -> None:
 
 
 def test_a_dense_run_has_no_sparse_lines() -> None:
-    dense = Result(**{**RESULT.to_json(), "sparsity": {**RESULT.sparsity, "target": 0.0}})
+    dense = Result(**{**RESULT.to_json(), "sparsity": {**RESULT.sparsity, "target": 0.0, "prunable": 0.0}})
     assert "recovery" not in shown(dense) and "faster" not in shown(dense)
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from prunebench.config import DistillationConfig, PhaseConfig, PruningConfig, RunConfig, ScheduleConfig
 from prunebench.digest import run_digest
 from prunebench.errors import UsageError
+from prunebench.report import rows
 from prunebench.run import run
 from tests.test_methods_runs import folder_of
 from tests.tiny import tiny_config
@@ -50,6 +51,9 @@ def test_zeros_are_kept(train: str, sparse: Path, tmp_path: Path) -> None:
     moved = [name for name in body if not torch.equal(before[name], after[name])]
     assert len(moved) > 30 if train == "all" else not moved
     assert not torch.equal(before["classifier.weight"], after["classifier.weight"])
+    assert "75.00 % of the prunable weights are zero" in (folder.model / "README.md").read_text()
+    labels = dict(rows(result, "folder"))
+    assert labels["sparsity"] == "75.00 % of encoder" and "dense accuracy" not in labels and "recovery" not in labels
 
 
 def test_it_can_be_pruned_further_and_distilled(sparse: Path, tmp_path: Path) -> None:
