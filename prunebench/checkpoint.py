@@ -117,6 +117,7 @@ class UnfinishedPruning:
             if other != self._folder:
                 remove(other)
         self._waiting: dict[str, Tensor] = {}
+        self._level: float | None = None  # of what waits
         self._written = time.monotonic()
 
     def read(self, level: float) -> dict[str, tuple[Tensor, Tensor]]:
@@ -131,6 +132,8 @@ class UnfinishedPruning:
         return found
 
     def add(self, level: float, done: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        if level != self._level:  # a pruning in parts has come to the next one
+            self._waiting, self._level = {}, level
         for name, (weight, mask) in done.items():
             self._waiting |= {f"{name}/weight": weight.cpu().clone(), f"{name}/mask": mask.cpu()}
         if time.monotonic() - self._written >= self._every:

@@ -66,6 +66,17 @@ def test_what_is_damaged_or_of_another_pruning_does_not_count(tmp_path: Path) ->
     assert UnfinishedPruning(tmp_path, step=4).read(0.5) == {} and not list(tmp_path.rglob("*.safetensors"))
 
 
+def test_parts_of_a_pruning_are_kept_apart(tmp_path: Path) -> None:
+    first, second = torch.ones(2), torch.zeros(2)
+    unfinished = UnfinishedPruning(tmp_path, step=0, every=3600)
+    unfinished.add(0.25, {"a": (first, first > 0), "b": (first, first > 0)})
+    unfinished._every = 0
+    unfinished.add(0.5, {"a": (second, second > 0)})
+    again = UnfinishedPruning(tmp_path, step=0)
+    assert again.read(0.25) == {}
+    assert again.read(0.5).keys() == {"a"} and torch.equal(again.read(0.5)["a"][0], second)
+
+
 def test_by_default_a_short_pruning_leaves_no_file(tmp_path: Path) -> None:
     model = make_model()
     axes = Axes(ByInputs(), SCOPES.build("uniform"), PATTERNS.build("unstructured"))
