@@ -16,7 +16,7 @@ from prunebench.models import has_head
 from prunebench.paths import cache_dir
 from prunebench.retraining import Adapters
 from prunebench.sparsity.dynamics import DYNAMICS, Dynamics
-from prunebench.sparsity.sparsifier import Choice, Sparsifier, build_sparsifier
+from prunebench.sparsity.sparsifier import Sparsifier, build_sparsifier
 from prunebench.targets import COMPONENTS, component_sizes, find_targets
 from prunebench.tasks.base import Encoded, Task
 from prunebench.teacher import TeacherSource, check_layers, check_teacher, label_columns, make_teacher, teacher_labels
@@ -75,9 +75,9 @@ def make_sparsifier(config: RunConfig, model: nn.Module) -> Sparsifier:
         n=pruning.pattern.n,
         m=pruning.pattern.m,
         scope_params=pruning.scope.params,
-        refinement=Choice(pruning.refinement.name, pruning.refinement.params),
-        update=Choice(pruning.update.name, pruning.update.params),
-        regrowth=Choice(pruning.regrowth.name, pruning.regrowth.params),
+        refinement=pruning.refinement,
+        update=pruning.update,
+        regrowth=pruning.regrowth,
         seed=config.seed,
         from_zeros=pruning.keep_zeros and not targets[0].weight.is_meta,
     )

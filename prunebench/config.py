@@ -82,32 +82,8 @@ class PatternConfig:
 
 
 @dataclass
-class RefinementConfig:
-    """What improves a mask without changing its size: none, or a class of prunebench.sparsity.refinements."""
-
-    name: str = "none"
-    params: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class UpdateConfig:
-    """What changes the weights that stay to make up for the pruned ones: none, obs or least_squares."""
-
-    name: str = "none"
-    params: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class RegrowthConfig:
-    """What exchanges weights after each pruning: none, or a class of prunebench.sparsity.regrowth."""
-
-    name: str = "none"
-    params: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class DynamicsConfig:
-    """What training steps do besides gradient descent: none, or a class of prunebench.sparsity.dynamics."""
+class AxisConfig:
+    """The name of a class on one of the further axes, and its own settings; none: nothing happens there."""
 
     name: str = "none"
     params: dict[str, Any] = field(default_factory=dict)
@@ -182,10 +158,14 @@ class PruningConfig:
     scope: ScopeConfig = field(default_factory=ScopeConfig)
     pattern: PatternConfig = field(default_factory=PatternConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    refinement: RefinementConfig = field(default_factory=RefinementConfig)
-    update: UpdateConfig = field(default_factory=UpdateConfig)
-    regrowth: RegrowthConfig = field(default_factory=RegrowthConfig)
-    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    # what improves a mask without changing its size: prunebench.sparsity.refinements
+    refinement: AxisConfig = field(default_factory=AxisConfig)
+    # what changes the weights that stay to make up for the pruned ones: prunebench.sparsity.updates
+    update: AxisConfig = field(default_factory=AxisConfig)
+    # what exchanges weights after each pruning: prunebench.sparsity.regrowth
+    regrowth: AxisConfig = field(default_factory=AxisConfig)
+    # what training steps do besides gradient descent: prunebench.sparsity.dynamics
+    dynamics: AxisConfig = field(default_factory=AxisConfig)
     adapters: AdaptersConfig = field(default_factory=AdaptersConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     keep_zeros: bool = False  # weights that are zero at the start stay so: transfer of a sparse model (fixed masks)

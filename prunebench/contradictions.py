@@ -17,7 +17,7 @@ from prunebench.facts import folder_config, head_class, labels_of, training_data
 from prunebench.identity import TOKENIZER, WEIGHTS, has_any
 from prunebench.plan import make_plan, schedule_problems
 from prunebench.sizes import ALIASES, DEFAULTS, component_sizes
-from prunebench.sparsity.axes import LEARNED, UNSCALED, AxisChoice, check_axes
+from prunebench.sparsity.axes import AXES, LEARNED, UNSCALED, AxisChoice, check_axes
 from prunebench.tasks.files import file_problems, forget
 from prunebench.tasks.settings import metric_names, read_params
 from prunebench.tasks.sources import LONGEST_PATH, source_of
@@ -411,7 +411,6 @@ def positions(config: dict[str, Any]) -> int | None:
     return int(total) - (2 if kind in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0)  # counted from padding
 
 
-AXES = ("criterion", "scope", "pattern", "refinement", "update", "regrowth", "dynamics")
 SCHEDULE = ("sparsity", "start", "pruning.schedule", "trainer.epochs", "trainer.eval_every")
 DATA = tuple(
     f"dataset.{name}"

@@ -54,18 +54,12 @@ def check_zeros(targets: list[Target], masks: Mapping[str, Tensor], sparsity: fl
     check_masked(targets, masks)
     total = sum(target.weight.numel() for target in targets)
     zeros = sum(int((~mask).sum()) for mask in masks.values())
-    broken = next((target.name for target in targets if not pattern.holds(_mask_of(target, masks))), None)
+    broken = next((target.name for target in targets if not pattern.holds(target.oriented(masks[target.name]))), None)
     if broken is not None:
         raise RunError(f"the zeros of {broken} in the saved model do not follow the pattern")
     asked = pattern.zeros(sparsity, total)
     if zeros != asked:
         raise RunError(f"{zeros} weights are pruned, but sparsity {sparsity:g} asks for {asked}")
-
-
-def _mask_of(target: Target, masks: Mapping[str, Tensor]) -> Tensor:
-    """(out, in)"""
-    mask = masks[target.name]
-    return mask.t() if target.transposed else mask
 
 
 def check_masked(targets: list[Target], masks: Mapping[str, Tensor]) -> None:

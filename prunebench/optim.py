@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,19 +32,22 @@ def forget_moments(optimizer: torch.optim.Optimizer) -> None:
     optimizer.state.clear()
 
 
-def moments(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state as tensors named `<parameter>.<moment>`."""
+Named = Iterable[tuple[str, nn.Parameter]]
+
+
+def moments(optimizer: torch.optim.Optimizer, named: Named) -> dict[str, Tensor]:
+    """The optimizer's state of some parameters as tensors named `<parameter>.<moment>`."""
     return {
         f"{name}.{moment}": optimizer.state[parameter][moment]
-        for name, parameter in model.named_parameters()
+        for name, parameter in named
         if parameter in optimizer.state
         for moment in MOMENTS
     }
 
 
-def load_moments(optimizer: torch.optim.Optimizer, model: nn.Module, saved: Mapping[str, Tensor]) -> None:
+def load_moments(optimizer: torch.optim.Optimizer, named: Named, saved: Mapping[str, Tensor]) -> None:
     """The inverse of `moments`. `step` stays a float32 scalar beside its parameter, as fused AdamW wants it."""
-    optimizer.state.clear()
-    for name, parameter in model.named_parameters():
+    for name, parameter in named:
+        optimizer.state.pop(parameter, None)
         if f"{name}.step" in saved:
             optimizer.state[parameter] = {moment: saved[f"{name}.{moment}"].to(parameter.device) for moment in MOMENTS}

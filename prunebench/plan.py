@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -74,7 +75,7 @@ class Plan:
         """The phases that begin with the update of `step`; those without steps of their own are among them."""
         return tuple(phase for phase in self.phases if phase.start == step < self.steps)
 
-    @property
+    @cached_property
     def remembered(self) -> dict[str, int]:
         """The weights that phases rewind to, by name, and the number of updates after which they are taken."""
         ends = {phase.name: phase.stop for phase in reversed(self.phases)}

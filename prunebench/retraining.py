@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunebench.optim import MOMENTS
+from prunebench.optim import load_moments, moments
 from prunebench.sparsity.sparsifier import Sparsifier
 from prunebench.targets import Target, fresh_parameters
 
@@ -103,7 +103,7 @@ class Adapters:
             gradient = target.weight.grad
             if gradient is None:
                 continue
-            (a, b), wanted = self.pairs[target.name], gradient.t() if target.transposed else gradient
+            (a, b), wanted = self.pairs[target.name], target.oriented(gradient)
             if self.kind == "scale":
                 wanted = wanted * self.before[target.name]
             else:
@@ -132,35 +132,31 @@ class Adapters:
     def _mask(self, target: Target) -> Tensor | None:
         """(out, in); None: nothing is pruned."""
         mask = self._sparsifier.masks.get(target.name)
-        return mask.t() if mask is not None and target.transposed else mask
+        return None if mask is None else target.oriented(mask)
 
     def _at_work(self) -> list[Target]:
         return self._sparsifier.targets if self.before else []
 
     def _all(self) -> list[nn.Parameter]:
-        return [parameter for pair in self.pairs.values() for parameter in pair]
+        return [parameter for _, parameter in self._named()]
+
+    def _named(self) -> list[tuple[str, nn.Parameter]]:
+        pairs = self.pairs.items()
+        return [(f"{name}.{letter}", each) for name, pair in pairs for letter, each in zip("ab", pair, strict=True)]
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a resumed run needs: A, B, their moments and W0; nothing while no adapter is at work."""
-        state: dict[str, Tensor] = {}
-        for name, before in self.before.items():
-            state[f"{name}.before"] = before
-            for letter, parameter in zip("ab", self.pairs[name], strict=True):
-                state[f"{name}.{letter}"] = parameter.detach()
-                moments = self._optimizer.state.get(parameter, {})
-                state |= {f"{name}.{letter}.{moment}": moments[moment] for moment in MOMENTS if moment in moments}
-        return state
+        if not self.before:
+            return {}
+        learned = {name: parameter.detach() for name, parameter in self._named()}
+        before = {f"{name}.before": matrix for name, matrix in self.before.items()}
+        return learned | before | moments(self._optimizer, self._named())
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """The inverse; after the optimizer's own moments were loaded."""
-        for name, (a, b) in self.pairs.items():
-            if f"{name}.before" not in state:
-                continue
-            self.before[name] = state[f"{name}.before"].to(a.device)
-            for letter, parameter in (("a", a), ("b", b)):
-                parameter.data.copy_(state[f"{name}.{letter}"])
-                moments = {moment: state.get(f"{name}.{letter}.{moment}") for moment in MOMENTS}
-                if moments["step"] is not None:
-                    self._optimizer.state[parameter] = {
-                        moment: value.to(a.device) for moment, value in moments.items() if value is not None
-                    }
+        if not state:
+            return
+        self.before = {name: state[f"{name}.before"].to(a.device) for name, (a, _) in self.pairs.items()}
+        for name, parameter in self._named():
+            parameter.data.copy_(state[name])
+        load_moments(self._optimizer, self._named(), state)

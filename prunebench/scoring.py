@@ -84,8 +84,6 @@ def score(context: Context, saved: Any, plan: Plan, trained: Trained, distillati
     """Scores the saved model, writes predictions and the model card, and puts the result together."""
     config, task, folder = context.config, context.task, context.folder
     metrics, predictions = evaluate_model(context, saved)
-    components = components_of(config, saved)
-    weights = count_weights(saved, components)
     value, dense = metrics[task.metric], _dense(context, metrics)
     result = replace(
         begin_result(context, status="finished"),
@@ -98,18 +96,6 @@ def score(context: Context, saved: Any, plan: Plan, trained: Trained, distillati
         metrics=metrics,
         dense=dense,
         recovery=recovery(value, dense["value"], task.higher_is_better),
-        sparsity={
-            "target": config.sparsity,
-            "prunable": 1 - weights["prunable_nonzero"] / weights["prunable"],
-            "model": 1 - weights["model_nonzero"] / weights["model"],
-            "components": component_sparsity(saved, components),
-        },
-        weights=weights,
-        bytes={
-            "dense": 4 * weights["model"],
-            "compressed": compressed_bytes(weights),
-            "format": "bitmask (a bit for every prunable weight, then the non-zero values, fp32)",
-        },
         training={
             "steps": plan.steps,
             "epochs": plan.epochs,
@@ -120,11 +106,35 @@ def score(context: Context, saved: Any, plan: Plan, trained: Trained, distillati
         },
         model=folder.model.name,
         warnings=trained.warnings,
+        **counted(saved, components_of(config, saved), config.sparsity),
     )
     if context.writes:
-        write_text(folder.predictions, "".join(json.dumps(line, allow_nan=False) + "\n" for line in predictions))
+        write_predictions(folder, predictions)
         write_text(folder.model / "README.md", model_card(config.model.name, config.dataset.name, result))
     return result
+
+
+def counted(saved: Any, components: list[str], target: float) -> dict[str, Any]:
+    """The fields of a Result that follow from the zeros of a saved model; `target`: the sparsity asked for."""
+    weights = count_weights(saved, components)
+    return {
+        "sparsity": {
+            "target": target,
+            "prunable": 1 - weights["prunable_nonzero"] / weights["prunable"],
+            "model": 1 - weights["model_nonzero"] / weights["model"],
+            "components": component_sparsity(saved, components),
+        },
+        "weights": weights,
+        "bytes": {
+            "dense": 4 * weights["model"],
+            "compressed": compressed_bytes(weights),
+            "format": "bitmask (a bit for every prunable weight, then the non-zero values, fp32)",
+        },
+    }
+
+
+def write_predictions(folder: RunFolder, predictions: list[Prediction]) -> None:
+    write_text(folder.predictions, "".join(json.dumps(line, allow_nan=False) + "\n" for line in predictions))
 
 
 def _dense(context: Context, metrics: dict[str, float]) -> dict[str, Any]:

@@ -27,20 +27,12 @@ from prunebench.config import RunConfig
 from prunebench.context import Context
 from prunebench.devices import describe_device
 from prunebench.errors import UsageError
-from prunebench.export import (
-    check_masked,
-    component_sparsity,
-    count_weights,
-    export_model,
-    load_masks,
-    model_card,
-    save_masks,
-)
+from prunebench.export import check_masked, export_model, load_masks, model_card, save_masks
 from prunebench.listing import read_result
 from prunebench.paths import RunFolder, write_json, write_text
 from prunebench.progress import say
-from prunebench.results import SCHEMA, Result, compressed_bytes, environment, recovery
-from prunebench.scoring import evaluate_model, scoring_context
+from prunebench.results import SCHEMA, Result, environment, recovery
+from prunebench.scoring import counted, evaluate_model, scoring_context, write_predictions
 from prunebench.targets import find_targets
 
 SOUP = "soup"  # name of the folder of soups
@@ -227,7 +219,7 @@ def _finish(
     components = components_of(first.config, saved)
     check_masked(find_targets(saved, components), load_masks(folder.masks))
     metrics, predictions = evaluate_model(context, saved.to(context.accelerator.device))
-    weights, value = count_weights(saved, components), metrics[task.metric]
+    value = metrics[task.metric]
     members = {each.name: each.result["metric"]["value"] for each in ingredients}
     result = Result(**{
         **first.result,
@@ -236,19 +228,12 @@ def _finish(
         "digest": digest,
         "metric": {**first.result["metric"], "value": value, "weights": SOUP},
         "metrics": metrics,
-        "sparsity": {
-            "target": first.result["sparsity"]["target"],
-            "prunable": 1 - weights["prunable_nonzero"] / weights["prunable"],
-            "model": 1 - weights["model_nonzero"] / weights["model"],
-            "components": component_sparsity(saved, components),
-        },
-        "weights": weights,
-        "bytes": {**first.result["bytes"], "compressed": compressed_bytes(weights)},
+        **counted(saved, components, first.result["sparsity"]["target"]),
         "training": {**first.result["training"], "best": None, "members": members, "used": [u.name for u in used]},
         "model": folder.model.name,
         "wandb": None,
         "warnings": [],
         "environment": environment(describe_device(context.accelerator.device), context.precision),
     })  # fmt: skip
-    write_text(folder.predictions, "".join(json.dumps(line, allow_nan=False) + "\n" for line in predictions))
+    write_predictions(folder, predictions)
     return result

@@ -39,7 +39,11 @@ class Target:
     @property
     def matrix(self) -> Tensor:
         """(out, in) view of the weight, (vocabulary, dimension) of an embedding; writing to it writes to the model."""
-        return self.weight.data.T if self.transposed else self.weight.data
+        return self.oriented(self.weight.data)
+
+    def oriented(self, values: Tensor) -> Tensor:
+        """(out, in) view of what is laid out like the stored weight (a mask, a gradient), and the other way round."""
+        return values.t() if self.transposed else values
 
 
 def find_targets(model: nn.Module, components: Sequence[str] = ("encoder",)) -> list[Target]:

@@ -250,17 +250,19 @@ def _update(job: Job, model: nn.Module, optimizer: Any, indices: np.ndarray, ste
 
     Returns losses as tensors that nothing waits for: means over this process's share of the batch.
     """
-    accelerator, settings, at = job.accelerator, job.settings, _moment(job, step)
-    dynamics, adapters, train = job.dynamics, job.adapters, job.plan.phase(step).train
-    if dynamics is not None and not dynamics.to_the_end and step >= at.last_pruning:
-        dynamics = None
+    accelerator, settings = job.accelerator, job.settings
+    adapters, train = job.adapters, job.plan.phase(step).train
+    acts = job.dynamics is not None and (job.dynamics.to_the_end or step < job.plan.last_pruning)
+    dynamics = job.dynamics if acts else None
     if adapters is not None:
         adapters.before_pass()
-    for number in range(dynamics.passes if dynamics is not None else 1):
-        if dynamics is not None:
-            dynamics.before_pass(number, at)
+    if dynamics is None:
         sums = _forward_and_backward(job, model, indices)
-        if dynamics is not None:
+    else:
+        at = _moment(job, step)
+        for number in range(dynamics.passes):
+            dynamics.before_pass(number, at)
+            sums = _forward_and_backward(job, model, indices)
             dynamics.after_pass(number, at)
     if adapters is not None:
         adapters.take_gradients()
@@ -356,8 +358,10 @@ def _prune(job: Job, step: int, optimizer: Any, trained: Trained, log: _Log, sto
     log.flush()
     level = job.plan.sparsity(step) * job.sparsity_scale
     passed = step / job.plan.steps if job.plan.steps else 1.0
-    unfinished = UnfinishedPruning(job.state / "pruning", step) if job.accelerator.num_processes == 1 else None
-    update = job.sparsifier.update(level, _calibration(job, step, stop), passed, unfinished)
+    calibration, unfinished = _calibration(job, step, stop), None
+    if calibration is not None and job.accelerator.num_processes == 1:
+        unfinished = UnfinishedPruning(job.state / "pruning", step)
+    update = job.sparsifier.update(level, calibration, passed, unfinished)
     if job.dynamics is not None:
         job.dynamics.after_pruning()
     _agree_on_weights(job)
@@ -386,7 +390,7 @@ def _calibration(job: Job, step: int, stop: _Stop) -> Calibration | None:
 
 
 def _give_up(job: Job, stop: _Stop) -> None:
-    """Looking at data can take long, and nothing of it is kept: a run that is to stop does so from its checkpoint."""
+    """Looking at data can take long: a run that is to stop does not wait, and goes on from its checkpoint."""
     if stop.asked and job.accelerator.num_processes == 1:
         raise KeyboardInterrupt
 
@@ -450,7 +454,7 @@ def _restore(job: Job, optimizer: torch.optim.Optimizer) -> tuple[int, int, Trai
     if checkpoint is None:
         return 0, 0, Trained()
     load_model_tensors(job.model, checkpoint.tensors["model"])
-    load_moments(optimizer, job.model, checkpoint.tensors["optimizer"])
+    load_moments(optimizer, job.model.named_parameters(), checkpoint.tensors["optimizer"])
     job.sparsifier.load_state_dict(dict(checkpoint.tensors["masks"]))
     if job.dynamics is not None:
         job.dynamics.load_state_dict(checkpoint.tensors["dynamics"])
@@ -488,7 +492,7 @@ class _Saver:
         trained.seconds = self._seconds + began - self._begun
         tensors = {
             "model": model_tensors(job.model),
-            "optimizer": moments(self._optimizer, job.model),
+            "optimizer": moments(self._optimizer, job.model.named_parameters()),
             "masks": job.sparsifier.state_dict(),
         }
         if job.dynamics is not None:

@@ -17,6 +17,7 @@ from prunebench.curves import SHAPES
 from prunebench.errors import UsageError, brief, did_you_mean
 from prunebench.facts import model_config_problems
 from prunebench.options import component_names
+from prunebench.sparsity.axes import AXES
 
 COMPONENTS = ("encoder", "pooler", "embeddings", "head")
 PLAIN_NAME = re.compile(r"[\w+=,@-][\w.+=,@ -]{0,99}")  # one folder, not hidden, not "..", whatever the system
@@ -96,15 +97,6 @@ RANGES = (
 )  # None is always allowed where the type has it
 PHASE_RANGES = (Range("epochs", "[0, 10000]"), Range("units", "[0, 10000]"), Range("repeat", "[1, 1000]"))
 
-AXES = {  # of pruning, and the entry points by which other packages extend them
-    "criterion": "prunebench.criteria",
-    "scope": "prunebench.scopes",
-    "pattern": "prunebench.patterns",
-    "refinement": "prunebench.refinements",
-    "update": "prunebench.updates",
-    "regrowth": "prunebench.regrowths",
-    "dynamics": "prunebench.dynamics",
-}
 CHOICES: dict[str, Sequence[str]] = {
     "pruning.schedule.curve": tuple(SHAPES),
     **{f"pruning.{axis}.name": component_names(f"pruning/{axis}") for axis in AXES},

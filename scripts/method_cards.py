@@ -21,11 +21,11 @@ import yaml  # type: ignore[import-untyped]
 from prunebench.listing import list_methods
 from prunebench.options import Option, find_options
 from prunebench.paths import conf_dir
+from prunebench.sparsity.axes import AXES
 
 ROOT = Path(__file__).resolve().parents[1]
 CARDS = ROOT / "docs" / "methods"
 REFUSALS = ROOT / "docs" / "refusals.md"
-AXES = ("criterion", "scope", "pattern", "refinement", "update", "regrowth", "dynamics", "schedule")
 LEFT_OUT = {"name", "params", "phases", "defaults"}
 NEEDED = {"criterion", "scope", "pattern", "schedule"}  # told of every method; the others where they are not none
 
@@ -98,7 +98,7 @@ def chosen(recipe: Mapping[str, Any]) -> dict[str, str]:
     base = yaml.safe_load((conf_dir() / "config.yaml").read_text())["defaults"]
     entries = [entry for entry in (*base, *recipe.get("defaults", ())) if isinstance(entry, dict)]
     pairs = {key.removeprefix("override ").lstrip("/"): str(name) for entry in entries for key, name in entry.items()}
-    return {axis: pairs[f"pruning/{axis}"] for axis in AXES} | {"distillation": pairs["distillation"]}
+    return {axis: pairs[f"pruning/{axis}"] for axis in (*AXES, "schedule")} | {"distillation": pairs["distillation"]}
 
 
 def _settings(method: Mapping[str, str]) -> Iterator[str]:

@@ -13,19 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunebench.options import component_names
-from prunebench.sparsity.axes import AxisChoice, check_axes
-from prunebench.validate import AXES as NAMED
+from prunebench.sparsity.axes import AXES, AxisChoice, check_axes
 from prunebench.validate import COMPONENTS
 
 Assignment = Mapping[str, Any]  # axis -> choice
 CHOICES: dict[str, tuple[Any, ...]] = {
-    **{axis: component_names(f"pruning/{axis}") for axis in NAMED},
+    **{axis: component_names(f"pruning/{axis}") for axis in AXES},
     "components": (*COMPONENTS, "all"),
     "floor": (0.0, 0.05),
     "sparsity": (0.5, 0.9),
 }
 DEFAULTS: dict[str, Any] = {"components": "encoder", "floor": 0.0, "sparsity": 0.5} | {
-    axis: getattr(AxisChoice(), axis) for axis in NAMED
+    axis: getattr(AxisChoice(), axis) for axis in AXES
 }
 GROUPS: dict[str, dict[str, int]] = {"n_m": {"n": 2, "m": 4}, "block": {"m": 4}}
 

@@ -231,7 +231,7 @@ def example_of(refusal: Any) -> dict[str, Any]:
 
 
 def words_of(assignment: dict[str, Any]) -> list[str]:
-    names = [f"pruning.{axis}.name={assignment[axis]}" for axis in refusal_table.NAMED]
+    names = [f"pruning.{axis}.name={assignment[axis]}" for axis in refusal_table.AXES]
     group = [f"pruning.pattern.{key}={value}" for key, value in refusal_table.GROUPS[assignment["pattern"]].items()]
     components, floor = f"pruning.components=[{assignment['components']}]", f"pruning.scope.floor={assignment['floor']}"
     return [*names, *group, components, floor, f"sparsity={assignment['sparsity']}"]
@@ -239,7 +239,7 @@ def words_of(assignment: dict[str, Any]) -> list[str]:
 
 def configured(config: RunConfig, assignment: dict[str, Any]) -> RunConfig:
     config = copy.deepcopy(config)
-    for axis in refusal_table.NAMED:
+    for axis in refusal_table.AXES:
         getattr(config.pruning, axis).name = assignment[axis]
     for key, value in refusal_table.GROUPS.get(assignment["pattern"], {}).items():
         setattr(config.pruning.pattern, key, value)

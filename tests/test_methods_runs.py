@@ -19,13 +19,12 @@ from safetensors.torch import load_file
 from prunebench import train
 from prunebench.compose import load_config
 from prunebench.config import (
+    AxisConfig,
     CriterionConfig,
     PhaseConfig,
-    RegrowthConfig,
     RunConfig,
     ScheduleConfig,
     ScopeConfig,
-    UpdateConfig,
 )
 from prunebench.paths import RunFolder
 from prunebench.run import run
@@ -52,7 +51,7 @@ def config_of(place: Path, schedule: str, **changes: Any) -> RunConfig:
 def rigl(place: Path) -> RunConfig:
     config = config_of(
         place, "constant", pruning__criterion=CriterionConfig("random"), pruning__scope=ScopeConfig("erk"),
-        pruning__regrowth=RegrowthConfig("rigl"),
+        pruning__regrowth=AxisConfig("rigl"),
     )  # fmt: skip
     config.pruning.schedule.prune_every = 4
     return config
@@ -61,7 +60,7 @@ def rigl(place: Path) -> RunConfig:
 def obert(place: Path) -> RunConfig:
     config = config_of(
         place, "obert_10", pruning__criterion=CriterionConfig("obert", {"block_size": 16}),
-        pruning__update=UpdateConfig("obs"), pruning__calibration__examples=32, pruning__calibration__batch_size=4,
+        pruning__update=AxisConfig("obs"), pruning__calibration__examples=32, pruning__calibration__batch_size=4,
     )  # fmt: skip
     for phase in config.pruning.schedule.phases:
         phase.epochs = 0.25

@@ -38,7 +38,8 @@ def test_moments_survive_a_round_trip_bit_for_bit() -> None:
     for seed in range(3):
         step(model, first, seed)
     other.load_state_dict(model.state_dict())
-    load_moments(second, other, {name: tensor.clone() for name, tensor in moments(first, model).items()})
+    saved = {name: tensor.clone() for name, tensor in moments(first, model.named_parameters()).items()}
+    load_moments(second, other.named_parameters(), saved)
     for seed in range(3, 6):
         step(model, first, seed)
         step(other, second, seed)
@@ -50,9 +51,9 @@ def test_forgetting_starts_from_nothing() -> None:
     model = net()
     optimizer = optimizer_of(model)
     step(model, optimizer, 0)
-    assert moments(optimizer, model)
+    assert moments(optimizer, model.named_parameters())
     forget_moments(optimizer)
-    assert moments(optimizer, model) == {}
+    assert moments(optimizer, model.named_parameters()) == {}
 
 
 def test_the_learning_rate_reaches_every_group() -> None:

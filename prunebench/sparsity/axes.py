@@ -11,6 +11,15 @@ from dataclasses import dataclass
 
 from prunebench.sparsity.counts import as_written
 
+AXES = {  # of pruning, and the entry points by which other packages extend them
+    "criterion": "prunebench.criteria",
+    "scope": "prunebench.scopes",
+    "pattern": "prunebench.patterns",
+    "refinement": "prunebench.refinements",
+    "update": "prunebench.updates",
+    "regrowth": "prunebench.regrowths",
+    "dynamics": "prunebench.dynamics",
+}
 SOLVERS = ("sparsegpt",)  # choose mask and weights of one matrix at once
 SECOND_ORDER = ("obert", "woodfisher", "diagonal_fisher", "mfac")  # know how survivors make up for losses
 LOOK_AT_INPUTS = ("wanda", "wanda_variant", "gblm", "sparsegpt")

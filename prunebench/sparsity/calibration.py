@@ -79,10 +79,7 @@ class Calibration:
                     found = torch.autograd.grad(loss, weights)
                 _refuse_not_finite(loss)
                 count(1)
-                yield [
-                    (gradient.t() if target.transposed else gradient).float()
-                    for target, gradient in zip(targets, found, strict=True)
-                ]
+                yield [target.oriented(gradient).float() for target, gradient in zip(targets, found, strict=True)]
 
     def loss(self) -> float:
         """The mean loss over all examples."""

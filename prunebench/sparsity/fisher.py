@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from prunebench.sparsity.fisher_blocks import Blocks, DenseBlocks, LowRankBlocks
+from prunebench.sparsity.patterns import sum_units
 from prunebench.sparsity.stats import GradientStat
 
 if TYPE_CHECKING:
@@ -77,8 +78,7 @@ class Fisher(GradientStat):
         Of single weights that is w^2 / (2 [F^-1]_jj). `matrix`: the weights w (out, in).
         """
         self.multipliers = self.solve_multipliers(matrix, size)
-        score = matrix * self.multipliers / 2
-        return score if size == 1 else score.reshape(len(score), -1, size).sum(-1)
+        return sum_units(matrix * self.multipliers / 2, size)
 
     @abstractmethod
     def solve_multipliers(self, matrix: Tensor, size: int) -> Tensor:

@@ -68,6 +68,11 @@ class Pattern(ABC):
 PATTERNS: Registry[Pattern] = Registry("pattern", "prunebench.patterns")
 
 
+def sum_units(score: Tensor, size: int) -> Tensor:
+    """(out, in) -> (out, in / size): the sum over each unit of `size` consecutive inputs."""
+    return score if size == 1 else score.reshape(len(score), -1, size).sum(-1)
+
+
 def _per_matrix(scope: Scope) -> PerMatrix:
     if not isinstance(scope, PerMatrix):
         raise UsageError(

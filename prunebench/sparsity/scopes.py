@@ -25,7 +25,7 @@ class Scope(ABC):
     Other settings come to the constructor as well (`pruning.scope.params`).
     """
 
-    sample: ClassVar[Sample | None] = None  # see `Criterion.sample`
+    sample: ClassVar[Sample | None] = None  # see `Observing.sample`
 
     def __init__(self, floor: float = 0.0) -> None:
         self.floor = floor

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
@@ -13,12 +12,13 @@ from torch import Tensor
 
 import prunebench.sparsity.dsnot  # enters itself, as the next one
 import prunebench.sparsity.least_squares  # noqa: F401
+from prunebench.config import AxisConfig
 from prunebench.curves import SHAPES
 from prunebench.errors import RunError, UsageError
 from prunebench.sparsity.calibration import Calibration
 from prunebench.sparsity.criteria import CRITERIA, Criterion, Sample, Solver
 from prunebench.sparsity.masks import clear, count, exclude, has_nan
-from prunebench.sparsity.patterns import PATTERNS, Budget, Pattern
+from prunebench.sparsity.patterns import PATTERNS, Budget, Pattern, sum_units
 from prunebench.sparsity.refinements import REFINEMENTS, Refinement
 from prunebench.sparsity.regrowth import REGROWTHS, Regrowth
 from prunebench.sparsity.scopes import SCOPES, PerMatrix, Scope, SearchingScope
@@ -227,14 +227,14 @@ class Sparsifier:
             self._keep(target, masks[name])
 
     def _keep(self, target: Target, mask: Tensor) -> None:
-        self.masks[target.name] = (mask.t() if target.transposed else mask).contiguous()
+        self.masks[target.name] = target.oriented(mask).contiguous()
 
     def _alive(self, target: Target) -> Tensor:
         """(out, in): what is not pruned yet."""
         mask = self.masks.get(target.name)
         if mask is None:
             return torch.ones_like(target.matrix, dtype=torch.bool)
-        return mask.t() if target.transposed else mask
+        return target.oriented(mask)
 
     # --- layer by layer ---
 
@@ -302,11 +302,7 @@ class Sparsifier:
                     stat.observe_gradient(gradient)
 
     def _input_observers(self, targets: Iterable[Target], seen: Mapping[str, _Seen]) -> list[tuple[Target, InputStat]]:
-        return list(
-            chain.from_iterable(
-                [(target, stat) for stat in seen[target.name].observers(InputStat)] for target in targets
-            )
-        )
+        return [(target, stat) for target in targets for stat in seen[target.name].observers(InputStat)]
 
     def _prepare(self, seen: Mapping[str, _Seen]) -> None:
         targets = {target.name: target for target in self.targets}
@@ -322,8 +318,7 @@ class Sparsifier:
                 raise RunError(
                     f"the score of {target.name} is {score.dtype} {tuple(score.shape)}, not one for each weight"
                 )
-            if size > 1:
-                score = score.reshape(len(score), -1, size).sum(-1)
+            score = sum_units(score, size)
         if has_nan(score):
             raise RunError(f"the score of {target.name} contains NaN: did training diverge?")
         # -inf is for what is pruned already; the criterion's own -inf becomes the lowest score above that.
@@ -415,15 +410,7 @@ class Sparsifier:
         self.masks = {name: mask.to(devices[name]).contiguous() for name, mask in state.items()}
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A name and its settings, as a config has them."""
-
-    name: str
-    params: Mapping[str, Any] = field(default_factory=dict)
-
-
-NONE = Choice("none")
+NONE = AxisConfig()
 
 
 def build_sparsifier(
@@ -437,9 +424,9 @@ def build_sparsifier(
     pattern: str = "unstructured",
     n: int | None = None,
     m: int | None = None,
-    refinement: Choice = NONE,
-    update: Choice = NONE,
-    regrowth: Choice = NONE,
+    refinement: AxisConfig = NONE,
+    update: AxisConfig = NONE,
+    regrowth: AxisConfig = NONE,
     seed: int = 0,
     from_zeros: bool = False,
 ) -> Sparsifier:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from prunebench.targets import Target
+
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,20 @@ class GradientStat(ABC):
         """Takes in one batch: the gradient (out, in) of its mean loss, float32; zero where a weight is pruned."""
 
 
+class Observing(Generic[S]):
+    """What may look at data. `stat` makes what observes one target: an InputStat, a GradientStat or both.
+
+    It is fed with calibration data at every pruning anew.
+    """
+
+    sample: ClassVar[Sample | None] = None  # how much it looks at by default; None: the weights are enough
+    layer_by_layer: ClassVar[bool] = False  # whether a layer is to see the inputs that pruned layers before it give
+
+    def stat(self, target: Target) -> S | None:
+        """What is to be observed of `target`; None: nothing."""
+        return None
+
+
 class InputNorm(InputStat):
     """The L2 norm of every input over all tokens."""
 
@@ -60,8 +77,6 @@ class Gram(InputStat):
     def __init__(self, target: Target) -> None:
         inputs = target.matrix.shape[1]
         self.matrix = torch.zeros(inputs, inputs, device=target.weight.device)
-        self.tokens = 0
 
     def observe_inputs(self, inputs: Tensor, sequences: int) -> None:
         self.matrix.addmm_(inputs.t(), inputs)
-        self.tokens += len(inputs)

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from prunebench.sparsity.criteria import Criterion
 from prunebench.sparsity.registry import Registry
-from prunebench.sparsity.stats import Sample
+from prunebench.sparsity.stats import Observing, S
 
 if TYPE_CHECKING:
     from prunebench.targets import Target
 
-S = TypeVar("S")
 
-
-class WeightUpdate(ABC, Generic[S]):
+class WeightUpdate(ABC, Observing[S]):
     """Changes the weights that stay. Settings come to the constructor (`pruning.update.params`)."""
-
-    sample: ClassVar[Sample | None] = None  # see `Criterion.sample`
-    layer_by_layer: ClassVar[bool] = False  # see `Criterion.layer_by_layer`
-
-    def stat(self, target: Target) -> S | None:
-        """What is to be observed of `target`, as in `Criterion.stat`."""
-        return None
 
     def prepare(
         self,

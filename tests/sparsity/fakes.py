@@ -18,7 +18,10 @@ class FakeTarget:
 
     @property
     def matrix(self) -> Tensor:
-        return self.weight.data.t() if self.transposed else self.weight.data
+        return self.oriented(self.weight.data)
+
+    def oriented(self, values: Tensor) -> Tensor:
+        return values.t() if self.transposed else values
 
 
 def make_targets(seed: int = 0, dtype: torch.dtype = torch.float32, decimals: int | None = None) -> list[FakeTarget]:

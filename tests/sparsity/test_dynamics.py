@@ -16,11 +16,12 @@ from fakes import FakeTarget
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from prunebench.config import AxisConfig
 from prunebench.errors import UsageError
 from prunebench.sparsity.criteria import CRITERIA
 from prunebench.sparsity.dynamics import DYNAMICS, Dynamics, Moment
 from prunebench.sparsity.patterns import NM
-from prunebench.sparsity.sparsifier import Choice, Sparsifier, build_sparsifier
+from prunebench.sparsity.sparsifier import Sparsifier, build_sparsifier
 
 STEPS, LAST, TARGET, LR, DECAY, NORM = 12, 8, 0.5, 0.05, 0.1, 0.3
 PRUNINGS = {3: 0.125, 4: 0.25, 6: 0.375, LAST: TARGET}  # whole numbers of weights in either matrix
@@ -564,7 +565,7 @@ def test_movement_refuses_what_would_undo_it() -> None:
     criterion = CRITERIA.build("movement")
     assert isinstance(criterion, Dynamics)
     with pytest.raises(UsageError, match="set pruning/update=none"):
-        begin(criterion, update=Choice("obs"))
+        begin(criterion, update=AxisConfig("obs"))
     with pytest.raises(UsageError, match="set pruning/scope=uniform"):
         begin(criterion, scope="random_search")
     for params in ({"score_lr": 0.0}, {"every": 0}):

@@ -9,13 +9,14 @@ import pytest
 import torch
 from calibrating import encoder_targets, make_calibration, make_model
 
+from prunebench.config import AxisConfig
 from prunebench.sparsity.axes import AxisChoice, check_axes
 from prunebench.sparsity.counts import zeros_at
 from prunebench.sparsity.criteria import CRITERIA
 from prunebench.sparsity.dynamics import Dynamics
 from prunebench.sparsity.patterns import PATTERNS
 from prunebench.sparsity.scopes import SCOPES
-from prunebench.sparsity.sparsifier import Choice, Sparsifier, build_sparsifier
+from prunebench.sparsity.sparsifier import Sparsifier, build_sparsifier
 
 SETTINGS: dict[str, dict[str, int]] = {"n_m": {"n": 2, "m": 4}, "block": {"m": 4}, "unstructured": {}}
 PARAMS: dict[str, dict[str, Any]] = {
@@ -92,7 +93,7 @@ def test_the_same_data_give_the_same_weights(criterion: str) -> None:
 def test_updates_change_survivors_only(criterion: str, update: str) -> None:
     model = make_model()
     dense = {target.name: target.weight.detach().clone() for target in encoder_targets(model)}
-    sparsifier = build(model, criterion, "uniform", "unstructured", update=Choice(update))
+    sparsifier = build(model, criterion, "uniform", "unstructured", update=AxisConfig(update))
     sparsifier.update(0.5, make_calibration(model))
     moved = 0
     for target in sparsifier.targets:
@@ -107,7 +108,7 @@ def test_updates_change_survivors_only(criterion: str, update: str) -> None:
 def test_refinements_keep_count_and_pattern(pattern: str) -> None:
     plain, refined = make_model(), make_model()
     build(plain, "magnitude", "uniform", pattern).update(0.5, make_calibration(plain))
-    sparsifier = build(refined, "magnitude", "uniform", pattern, refinement=Choice("dsnot", {"skip": "none"}))
+    sparsifier = build(refined, "magnitude", "uniform", pattern, refinement=AxisConfig("dsnot", {"skip": "none"}))
     sparsifier.update(0.5, make_calibration(refined))
     assert sparsifier.sparsity() == 0.5 and all(sparsifier.pattern.holds(mask) for mask in sparsifier.masks.values())
     theirs = dict(plain.named_parameters())

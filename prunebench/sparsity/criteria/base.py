@@ -4,39 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from prunebench.sparsity.registry import Registry
-from prunebench.sparsity.stats import Sample
+from prunebench.sparsity.stats import Observing, S
 
 if TYPE_CHECKING:
     from prunebench.sparsity.patterns import Budget
     from prunebench.targets import Target
 
-S = TypeVar("S")
 
-
-class Criterion(ABC, Generic[S]):
+class Criterion(ABC, Observing[S]):
     """Scores weights. What the constructor takes are the criterion's settings (`pruning.criterion.params`).
 
-    A criterion that looks at data says so by `sample`, and `stat` makes what observes one target: an InputStat, a
-    GradientStat or both (see `prunebench.sparsity.stats`). It is fed with calibration data at every pruning anew.
+    One that looks at data says so by `sample` and `stat`, see `prunebench.sparsity.stats.Observing`.
     """
 
-    sample: ClassVar[Sample | None] = None  # None: the weights are enough
-    layer_by_layer: ClassVar[bool] = False  # whether a layer is to see the inputs that pruned layers before it give
     recomputations: int = 1  # parts in which a pruning is made, with data looked at anew before each
     recomputation_curve: ClassVar[str] = "linear"  # of the sparsities in between: linear or geometric
     revives: ClassVar[bool] = False  # whether every pruning chooses among all weights, those that are pruned included
 
     def check(self, size: int) -> None:
         """Refuses (UsageError) to score units of `size` consecutive inputs, before anything is computed."""
-
-    def stat(self, target: Target) -> S | None:
-        """What is to be observed of `target`; None: nothing."""
-        return None
 
     def level(self, sparsity: float) -> float:
         """The sparsity to prune to where the plan asks for `sparsity`."""

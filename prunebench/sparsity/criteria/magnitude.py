@@ -33,6 +33,11 @@ class Random(Criterion[None]):
         self.seed = seed
 
     def score(self, target: Target, stat: None) -> Tensor:
-        digest = hashlib.sha256(f"{self.seed} {target.name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        generator = generator_of(self.seed, target.name)
         return torch.rand(target.matrix.shape, generator=generator).to(target.matrix.device)
+
+
+def generator_of(seed: int, name: str) -> torch.Generator:
+    """Random numbers that depend on the seed and a target's name alone; of the CPU, so the same on every device."""
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.errors import UsageError
-from prunebench.optim import MOMENTS, set_lr
+from prunebench.optim import load_moments, moments, set_lr
 from prunebench.sparsity.criteria.base import CRITERIA, Criterion
 from prunebench.sparsity.dynamics.base import Dynamics, Moment
 from prunebench.sparsity.masks import count_above
@@ -57,7 +57,7 @@ class Movement(Criterion[None], Dynamics):
         score = self.scores.get(target.name)
         if score is None:
             return torch.zeros_like(target.matrix)
-        return score.t() if target.transposed else score
+        return target.oriented(score)
 
     def begin(self, model: nn.Module, sparsifier: Sparsifier) -> None:
         """Raises UsageError beside other methods that change mask or weights at prunings."""
@@ -117,21 +117,16 @@ class Movement(Criterion[None], Dynamics):
         self.sparsifier.apply()
 
     def state_dict(self) -> dict[str, Tensor]:
-        state = {f"{name}.weight": weight for name, weight in self.weights.items()}
-        for name, score in self.scores.items():
-            state[f"{name}.score"] = score.detach()
-            moments = self._optimizer.state.get(score, {})
-            state |= {f"{name}.{moment}": moments[moment] for moment in MOMENTS if moment in moments}
-        return state
+        weights = {f"{name}.weight": weight for name, weight in self.weights.items()}
+        scores = {f"{name}.score": score.detach() for name, score in self.scores.items()}
+        return weights | scores | moments(self._optimizer, self.scores.items())
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         for name, score in self.scores.items():
             self.weights[name].copy_(state[f"{name}.weight"])
             score.copy_(state[f"{name}.score"])
-            moments = {moment: state[f"{name}.{moment}"] for moment in MOMENTS if f"{name}.{moment}" in state}
-            if moments:
-                self._optimizer.state[score] = {key: value.to(score.device) for key, value in moments.items()}
+        load_moments(self._optimizer, self.scores.items(), state)
 
 
 @CRITERIA.register("soft_movement")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +9,8 @@ from torch import Tensor
 
 from prunebench.sparsity.criteria.base import CRITERIA
 from prunebench.sparsity.criteria.first_order import GradientSum, Snip
+from prunebench.sparsity.criteria.magnitude import generator_of
+from prunebench.sparsity.patterns import sum_units
 
 if TYPE_CHECKING:
     from prunebench.targets import Target
@@ -34,13 +35,11 @@ class RandomSnipRatios(Snip):
 
     def group_score(self, target: Target, stat: GradientSum, size: int) -> Tensor:
         """The groups are shuffled, not the weights: sums of shuffled scores would be closer together than SNIP's."""
-        out = len(target.matrix)
-        score = super().score(target, stat).reshape(out, -1, size).sum(-1)
-        return self._shuffled(target, score, (target.matrix != 0).reshape(out, -1, size).any(-1))
+        alive = (target.matrix != 0).reshape(len(target.matrix), -1, size).any(-1)
+        return self._shuffled(target, sum_units(super().score(target, stat), size), alive)
 
     def _shuffled(self, target: Target, score: Tensor, alive: Tensor) -> Tensor:
-        digest = hashlib.sha256(f"{self.seed} {target.name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         values = score[alive]
-        score[alive] = values[torch.randperm(len(values), generator=generator).to(values.device)]
+        order = torch.randperm(len(values), generator=generator_of(self.seed, target.name))
+        score[alive] = values[order.to(values.device)]
         return score

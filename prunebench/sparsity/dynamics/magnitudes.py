@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from prunebench.sparsity.patterns import Pattern
+from prunebench.sparsity.patterns import Pattern, sum_units
 
 if TYPE_CHECKING:
     from prunebench.sparsity.sparsifier import Sparsifier
@@ -20,12 +20,8 @@ def magnitude_masks(sparsifier: Sparsifier, sparsity: float, pattern: Pattern | 
     `pattern`: instead of the sparsifier's own.
     """
     pattern = pattern or sparsifier.pattern
-    scores = [_of_units(target.matrix.abs(), pattern.size) for target in sparsifier.targets]
+    scores = [sum_units(target.matrix.abs(), pattern.size) for target in sparsifier.targets]
     return pattern.masks(scores, sparsity, sparsifier.axes.scope)
-
-
-def _of_units(magnitude: Tensor, size: int) -> Tensor:
-    return magnitude if size == 1 else magnitude.reshape(len(magnitude), -1, size).sum(-1)
 
 
 def attenuate(target: Target, mask: Tensor, factor: float) -> None:
@@ -37,4 +33,4 @@ def attenuate(target: Target, mask: Tensor, factor: float) -> None:
 def gradient_of(target: Target) -> Tensor | None:
     """(out, in) view of the weight's gradient; writing to it writes to the gradient."""
     gradient = target.weight.grad
-    return gradient.t() if gradient is not None and target.transposed else gradient
+    return None if gradient is None else target.oriented(gradient)
