@@ -64,12 +64,14 @@ PRUNERS: dict[str, list[str]] = {
     "woodfisher": ["pruning.calibration.examples=1600"],  # 100 of its 400 gradients: 4 GB here instead of 17
     "mfac": [],
 }
+RETRAININGS = {"perp": TUNED.replace("epochs:1", "epochs:1,train:perp")}  # their epoch is their own, at their own rate
+SCRIPTS = {"sparse_soup": ROOT / "scripts" / "sparse_soup.py"}  # many runs, composed by a script
 TRAININGS: dict[str, list[str]] = {
     name: []
     for name in (
         "one_shot", "gradual", "quickstart", "smc_bench_gmp", "snip", "random_erk", "acdc", "lottery_ticket",
         "lottery_ticket_early", "lr_rewinding", "window_25_75", "from_scratch", "rigl", "granet", "movement",
-        "soft_movement", "cram", "soft_shrinkage", "sr_ste", "gradient_flow", "squarehead",
+        "soft_movement", "cram", "soft_shrinkage", "sr_ste", "gradient_flow", "squarehead", "sparse_soup",
     )
 }  # fmt: skip
 # Movement wants trained weights to start from, and the quickstart's are random (51.1 % from there); nor is its learning
@@ -100,7 +102,8 @@ class Job:
 def pruner(method: str, part: str, seed: int, data: Path, model: Path, more: list[str]) -> Job:
     recipe, axes = VARIANTS.get(method, (method, []))
     sparsity = N_M if method.endswith("_2_4") else SPARSITY
-    schedule = ["pruning/schedule=one_shot_only"] if part == "one_shot" else ["pruning/schedule=one_shot", TUNED]
+    tuned = [RETRAININGS[method]] if method in RETRAININGS else ["pruning/schedule=one_shot", TUNED]
+    schedule = ["pruning/schedule=one_shot_only"] if part == "one_shot" else tuned
     common = [
         "dataset=sst2", "model=hf", f"model.name={model}", f"dataset.train_file={data}/train.tsv.gz",
         f"dataset.validation_file={data}/dev.tsv", "dataset.limit=10000", "trainer.lr=1e-4", "trainer.precision=bf16",
@@ -127,7 +130,9 @@ def run(job: Job, outputs: str) -> dict[str, Any] | None:
         "tracker=local",
         "trainer.threads=1",
     ]
-    command = [sys.executable, "-m", "prunebench", "run", *words, "--json", "--force"]
+    script = SCRIPTS.get(job.method)
+    program = [str(script)] if script else ["-m", "prunebench", "run", "--force"]
+    command = [sys.executable, *program, *words, "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout and process.stderr
     out, errors = process.stdout.read(), process.stderr.read()
@@ -204,6 +209,8 @@ NOTES = """
 - Among the trainings those of the same length compare: gradual, window_25_75, acdc have 24 epochs, the lottery tickets
   72. The guidelines (quickstart) learn from the dense model alone (hardness 1), which is worse than what longer
   training on labels reaches there, so they stay near it.
+- PERP retrains biases, norms, head and adapters only, after pruning each matrix alike. A soup has three phases of three
+  members; its epochs and time are those of all members.
 - Pruning before training (snip, random_erk) has one unit of six epochs from random weights: that is why it is so low.
 - Soft movement's density is emergent until the last pruning, at which the rest goes at once. Open: its settings are
   those for SQuAD.
@@ -287,7 +294,7 @@ def jobs_of(args: argparse.Namespace, seeds: list[int], only: dict[str, set[str]
     jobs = []
     for seed in seeds:
         for part in args.part:
-            known = TRAININGS if part == "trained" else PRUNERS
+            known = {"one_shot": [*PRUNERS], "tuned": [*PRUNERS, *RETRAININGS], "trained": [*TRAININGS]}[part]
             for method in args.method or known:
                 if only is not None and method not in only[part]:
                     continue

@@ -20,11 +20,12 @@ from prunebench.config import RunConfig
 from prunebench.digest import DENSE, dense_config
 from prunebench.errors import RunError, UsageError
 from prunebench.paths import RunFolder
+from prunebench.progress import say
 from prunebench.report import panel
 from prunebench.run import run
 from prunebench.soup import make_soup
 from prunebench.validate import check
-from prunebench.verbs import show
+from prunebench.verbs import show, show_json
 
 
 def sparsity_of(phase: int, phases: int, sparsity: float) -> float:
@@ -40,11 +41,12 @@ def member(overrides: list[str], start: Path, sparsity: float, seed: int) -> Run
 
 
 def cook(overrides: list[str], phases: int, members: int, greedy: bool) -> tuple[dict[str, Any], Path]:
-    """The last phase's soup: its result and its folder."""
+    """The last phase's soup: its result, with epochs and seconds of all members and soups, and its folder."""
     base = load_config(overrides)
     check(base)
     dense = run(dense_config(base))
     start = RunFolder(Path(base.outputs) / DENSE / dense["digest"]).model
+    epochs = seconds = 0.0
     for phase in range(1, phases + 1):
         level = sparsity_of(phase, phases, base.sparsity)
         results = [run(member(overrides, start, level, seed)) for seed in range(base.seed, base.seed + members)]
@@ -52,9 +54,11 @@ def cook(overrides: list[str], phases: int, members: int, greedy: bool) -> tuple
         soup, folder = make_soup(folders, greedy=greedy, dense=dense["dense"])
         scores = ", ".join(f"{one['metric']['value']:.4f}" for one in results)
         value, name = soup["metric"]["value"], soup["metric"]["name"]
-        print(f"phase {phase} of {phases}, sparsity {100 * level:.2f} %: {name} {value:.4f}, of members {scores}")
+        say(f"phase {phase} of {phases}, sparsity {100 * level:.2f} %: {name} {value:.4f}, of members {scores}")
         start = folder / "model"
-    return soup, folder
+        epochs += sum(one["training"]["epochs"] for one in results)
+        seconds += sum(one["seconds"] for one in [*results, soup])
+    return {**soup, "training": {**soup["training"], "epochs": epochs}, "seconds": seconds}, folder
 
 
 def main() -> int:
@@ -63,6 +67,7 @@ def main() -> int:
     parser.add_argument("--phases", type=int, default=3)
     parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--greedy", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print the last soup's result as JSON")
     args = parser.parse_intermixed_args()
     if args.phases < 1 or args.members < 2:
         parser.error("give at least one phase and two members")
@@ -71,7 +76,10 @@ def main() -> int:
     except (UsageError, RunError) as error:
         print(error, file=sys.stderr)
         return 1
-    show(panel(result, str(folder)))
+    if args.json:
+        show_json(result)
+    else:
+        show(panel(result, str(folder)))
     return 0
 
 
