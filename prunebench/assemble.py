@@ -6,8 +6,10 @@ from typing import Any
 
 from torch import nn
 
+from prunebench.calibrate import looked_at
 from prunebench.config import RunConfig
 from prunebench.context import Context, outline, source_model
+from prunebench.devices import memory_of
 from prunebench.digest import distils, prunes
 from prunebench.distill import cache_key
 from prunebench.errors import UsageError
@@ -45,6 +47,32 @@ def check_fit(config: RunConfig, task: Task, tokenizer: Any) -> None:
         check_teacher(task, config.distillation.teacher, tokenizer)
         if config.distillation.hidden != "none":
             check_layers(source_model(config), config.distillation.teacher)
+
+
+def check_memory(config: RunConfig, task: Task, examples: int) -> None:
+    """Refuses statistics that can never fit into the memory, before the teacher is trained.
+
+    Args:
+        examples: of training, those that there are to be looked at.
+
+    Raises:
+        UsageError: with what they take and what there is.
+    """
+    if not prunes(config):
+        return
+    sparsifier = make_sparsifier(config, outline(config, task))
+    if sparsifier.sample is None:
+        return
+    seen, batch_size = looked_at(config.pruning.calibration, sparsifier.sample, examples)
+    gradients, weights = seen // batch_size, sum(target.weight.numel() for target in sparsifier.targets)
+    needed = weights * sparsifier.axes.criterion.bytes_per_weight(gradients)
+    available = memory_of(config.trainer.device)
+    if needed > available:
+        raise UsageError(
+            f"criterion {config.pruning.criterion.name} keeps {needed / 1e9:.1f} GB of {gradients} gradients of "
+            f"{weights / 1e6:.1f} M weights, and there are {available / 1e9:.1f} GB of memory: lower "
+            "pruning.calibration.examples or pruning.criterion.params.block_size"
+        )
 
 
 def make_student(context: Context) -> Any:

@@ -16,6 +16,12 @@ from prunebench.sparsity.criteria import Sample
 from prunebench.tasks.base import Encoded, Task
 
 
+def looked_at(settings: CalibrationConfig, sample: Sample, available: int) -> tuple[int, int]:
+    """How many examples are looked at, and how many at once."""
+    examples = min(settings.examples or sample.examples, available)
+    return examples, min(settings.batch_size or sample.batch_size, examples)
+
+
 def make_calibration(
     model: nn.Module,
     task: Task,
@@ -33,8 +39,7 @@ def make_calibration(
     `on_batch` is called after every batch and may raise, to stop.
     Every process looks at all of them, so that all choose alike. fp16 is not used: its gradients would underflow.
     """
-    batch_size = settings.batch_size or sample.batch_size
-    examples = min(settings.examples or sample.examples, len(data))
+    examples, batch_size = looked_at(settings, sample, len(data))
     indices = np.random.default_rng([seed, step, len(data)]).permutation(len(data))[:examples]
     autocast = nullcontext if accelerator.mixed_precision == "fp16" else accelerator.autocast
 
@@ -58,6 +63,4 @@ def make_calibration(
 
             yield counted
 
-    return Calibration(
-        model, indices, data.lengths[indices], min(batch_size, examples), batch_of, loss_of, autocast, shown
-    )
+    return Calibration(model, indices, data.lengths[indices], batch_size, batch_of, loss_of, autocast, shown)

@@ -17,7 +17,7 @@ from prunebench.facts import folder_config, head_class, labels_of, training_data
 from prunebench.identity import TOKENIZER, WEIGHTS, has_any
 from prunebench.plan import make_plan, schedule_problems
 from prunebench.sizes import ALIASES, DEFAULTS, component_sizes
-from prunebench.sparsity.axes import AXES, LEARNED, UNSCALED, AxisChoice, check_axes
+from prunebench.sparsity.axes import AXES, BLOCK_FISHER, LEARNED, UNSCALED, AxisChoice, check_axes
 from prunebench.tasks.files import file_problems, forget
 from prunebench.tasks.settings import metric_names, read_params
 from prunebench.tasks.sources import LONGEST_PATH, source_of
@@ -150,10 +150,20 @@ def _axes(config: RunConfig) -> Iterable[str]:
         floor=pruning.scope.floor,
         n=pruning.pattern.n,
         m=pruning.pattern.m,
+        fisher_block=_fisher_block(config),
         sparsity=config.sparsity,
         components=tuple(pruning.components),
     )
     return check_axes(choice)
+
+
+def _fisher_block(config: RunConfig) -> int:
+    """What is no number is refused elsewhere."""
+    criterion = config.pruning.criterion
+    if criterion.name not in BLOCK_FISHER:
+        return 1
+    size = criterion.params.get("block_size", BLOCK_FISHER[criterion.name])
+    return size if isinstance(size, int) else 1
 
 
 def _precision(config: RunConfig) -> Iterator[str]:

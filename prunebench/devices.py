@@ -53,6 +53,13 @@ def _has(device: str) -> bool:
     return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
 
 
+def memory_of(device: str) -> int:
+    """Bytes of memory in the device that `trainer.device` means; of the machine where that is a CPU."""
+    if device != "cpu" and torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def processes() -> int:
     """How many processes torchrun (or accelerate's launcher) started for this run."""
     return int(os.environ.get("WORLD_SIZE", "1"))

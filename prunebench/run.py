@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from prunebench.assemble import (
     check_fit,
+    check_memory,
     make_adapters,
     make_distillation,
     make_dynamics,
@@ -84,6 +85,7 @@ def _run(config: RunConfig, force: bool, is_teacher: bool = False) -> dict[str, 
             return done
         check_fit(config, task, tokenizer)
         data = task.encode("train", tokenizer, cache_dir(config.outputs))
+        check_memory(config, task, len(data))
         plan = make_plan(config, len(data))
         dense = _run(dense_config(config), force=False, is_teacher=True) if prunes(config) else None
         _question_labels(config, task, dense)

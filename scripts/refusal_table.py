@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunebench.options import component_names
-from prunebench.sparsity.axes import AXES, AxisChoice, check_axes
+from prunebench.sparsity.axes import AXES, BLOCK_FISHER, AxisChoice, check_axes
 from prunebench.validate import COMPONENTS
 
 Assignment = Mapping[str, Any]  # axis -> choice
@@ -27,7 +27,6 @@ DEFAULTS: dict[str, Any] = {"components": "encoder", "floor": 0.0, "sparsity": 0
     axis: getattr(AxisChoice(), axis) for axis in AXES
 }
 GROUPS: dict[str, dict[str, int]] = {"n_m": {"n": 2, "m": 4}, "block": {"m": 4}}
-
 INTRODUCTION = """# What is refused together
 
 Written by `python scripts/method_cards.py --refusals` from `prunebench/sparsity/axes.py`. Everything else goes
@@ -53,8 +52,9 @@ class Refusal:
 
 
 def choice_of(assignment: Assignment) -> AxisChoice:
-    components = (assignment["components"],)
-    return AxisChoice(**{**assignment, "components": components, **GROUPS.get(assignment["pattern"], {})})
+    criterion, more = assignment["criterion"], GROUPS.get(assignment["pattern"], {})
+    block = BLOCK_FISHER.get(criterion, 1)
+    return AxisChoice(**{**assignment, "components": (assignment["components"],), "fisher_block": block, **more})
 
 
 def reasons(assignment: Assignment) -> list[str]:

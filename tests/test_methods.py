@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import os
 import random
@@ -19,11 +20,12 @@ from torch import nn
 
 from prunebench.cli import main
 from prunebench.compose import load_config
-from prunebench.config import RunConfig, ScheduleConfig
+from prunebench.config import AxisConfig, RunConfig, ScheduleConfig
 from prunebench.errors import UsageError
 from prunebench.listing import header_fields, list_methods
 from prunebench.options import Option, find_options
 from prunebench.preview import preview
+from prunebench.run import run
 from prunebench.sparsity import axes
 from prunebench.sparsity.criteria import CRITERIA, Criterion, Sample, Solver
 from prunebench.sparsity.dynamics import DYNAMICS, Dynamics
@@ -33,6 +35,7 @@ from prunebench.sparsity.sparsifier import REFINEMENTS, UPDATES, build_sparsifie
 from prunebench.sparsity.stats import GradientStat, InputStat
 from prunebench.targets import Target
 from prunebench.validate import problems
+from tests.tiny import tiny_config
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -299,6 +302,40 @@ def test_solvers() -> None:
 
 def test_second_order_criteria_know_an_update() -> None:
     assert criteria_that(lambda cls: cls.compensate is not Criterion.compensate) == set(axes.SECOND_ORDER)
+
+
+def refuses_groups_of_three(criterion: Any) -> bool:
+    """Given Fisher blocks of 50."""
+    try:
+        criterion.check(3)
+    except UsageError:
+        return True
+    return False
+
+
+def test_criteria_with_fisher_blocks() -> None:
+    sized = criteria_that(lambda cls: "block_size" in inspect.signature(cls).parameters)
+    refusing = {name for name in sized if refuses_groups_of_three(CRITERIA.build(name, {"block_size": 50}))}
+    assert refusing == set(axes.BLOCK_FISHER)
+    assert all(CRITERIA.build(name).block_size == size for name, size in axes.BLOCK_FISHER.items())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("m", "fits"), [(5, True), (50, True), (3, False), (100, False)])
+def test_fisher_blocks_that_the_pattern_does_not_fit_are_refused_without_torch(m: int, fits: bool) -> None:
+    scale = ["dataset=quickstart", "model=quickstart"]
+    words = ["recipe=obert", *scale, "pruning/pattern=block4", f"pruning.pattern.m={m}"]
+    found = "\n".join(problems(load_config(words)))
+    assert ("Fisher blocks of 50" in found) is not fits
+
+
+def test_statistics_that_the_memory_cannot_hold_are_refused_before_the_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tmp_path, pruning__criterion=AxisConfig("woodfisher", {"block_size": 2000}))
+    monkeypatch.setattr("prunebench.assemble.memory_of", lambda device: 10_000)
+    with pytest.raises(UsageError, match=r"woodfisher keeps .* gradients of .*: lower pruning\.calibration"):
+        run(config)
+    assert not list((tmp_path / "outputs").glob("*/*/config.yaml"))  # no dense run either
 
 
 def test_learned_criteria_are_dynamics() -> None:

@@ -22,6 +22,7 @@ AXES = {  # of pruning, and the entry points by which other packages extend them
 }
 SOLVERS = ("sparsegpt",)  # choose mask and weights of one matrix at once
 SECOND_ORDER = ("obert", "woodfisher", "diagonal_fisher", "mfac")  # know how survivors make up for losses
+BLOCK_FISHER = {"obert": 50, "woodfisher": 2000}  # their block_size; blocks of the pattern must fit into those
 LOOK_AT_INPUTS = ("wanda", "wanda_variant", "gblm", "sparsegpt")
 LEARNED = ("movement", "soft_movement")  # scores are trained along with the weights
 COMPARING = ("global", "lamp", "global_mp", "pq_index", "random_search")  # scopes that look at all matrices at once
@@ -43,6 +44,7 @@ class AxisChoice:
     floor: float = 0.0
     n: int | None = None
     m: int | None = None
+    fisher_block: int = 1  # weights in a diagonal block of the Fisher matrix; 1: nothing ties them together
     sparsity: float = 0.0
     components: tuple[str, ...] = ("encoder",)
 
@@ -70,6 +72,11 @@ def _pattern_problems(choice: AxisChoice) -> Iterator[str]:
     elif pattern == "block":
         if m is None:
             yield "pattern block needs pruning.pattern.m, the weights in a block, for example m=4"
+        elif m > 0 and choice.fisher_block > 1 and choice.fisher_block % m:
+            yield (
+                f"blocks of {m} weights do not fit Fisher blocks of {choice.fisher_block}: "
+                f"set pruning.criterion.params.block_size to a multiple of {m}"
+            )
         if n is not None:
             yield "pruning.pattern.n means nothing to pattern block: set pruning.pattern.name=n_m, or leave n out"
     elif pattern == "unstructured" and (n is not None or m is not None):

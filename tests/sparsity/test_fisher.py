@@ -303,3 +303,18 @@ def test_a_pruning_of_a_bert_is_what_the_equations_say() -> None:
         keep = score >= threshold
         expected = (vector - inverse @ (vector * ~keep / inverse.diagonal())) * keep
         torch.testing.assert_close(flat(target.matrix), expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["obert", "woodfisher", "diagonal_fisher", "mfac"])
+@pytest.mark.parametrize("gradients", [1, 9, 12, 24, 40])
+def test_a_criterion_knows_its_memory(name: str, gradients: int) -> None:
+    """The most that a statistic holds at once, against the tensors that are there after each gradient."""
+    params = {} if name == "diagonal_fisher" else {"block_size": 48}
+    criterion = CRITERIA.build(name, params)
+    target = make_target(out=12, inputs=16)  # four blocks, none of them padded
+    stat, most = criterion.stat(target), 0
+    for gradient in make_gradients(target, gradients):
+        stat.observe_gradient(gradient)
+        tensors = [*getattr(stat, "_held", []), getattr(stat, "_gram", None), getattr(stat, "squares", None)]
+        most = max(most, sum(tensor.nbytes for tensor in tensors if tensor is not None))
+    assert criterion.bytes_per_weight(gradients) * target.weight.numel() == most

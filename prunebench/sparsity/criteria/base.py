@@ -29,6 +29,10 @@ class Criterion(ABC, Observing[S]):
     def check(self, size: int) -> None:
         """Refuses (UsageError) to score units of `size` consecutive inputs, before anything is computed."""
 
+    def bytes_per_weight(self, gradients: int) -> float:
+        """Memory of the statistics of `gradients` mini-batches, where it is large; a run that lacks it is refused."""
+        return 0.0
+
     def level(self, sparsity: float) -> float:
         """The sparsity to prune to where the plan asks for `sparsity`."""
         return sparsity

@@ -115,6 +115,9 @@ class MFac(SecondOrder):
             return FullFisher(target, self.damp)
         return BlockFisher(target, self.block_size, self.damp, only_alive=True)
 
+    def bytes_per_weight(self, gradients: int) -> float:
+        return 4.0 * gradients
+
     def prepare(self, targets: Mapping[str, Target], stats: Mapping[str, Fisher]) -> None:
         full = [stat for stat in stats.values() if isinstance(stat, FullFisher)]
         if full:

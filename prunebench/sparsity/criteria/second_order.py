@@ -61,7 +61,17 @@ class OptimalBert(SecondOrder):
     def stat(self, target: Target) -> Fisher:
         if self.block_size == 1:
             return DiagonalFisher(target, self.damp)
-        return BlockFisher(target, self.block_size, self.damp, hold=max(8, self.block_size // 4))
+        return BlockFisher(target, self.block_size, self.damp, hold=self._hold)
+
+    @property
+    def _hold(self) -> int:
+        return max(8, self.block_size // 4)
+
+    def bytes_per_weight(self, gradients: int) -> float:
+        if self.block_size == 1:
+            return 4.0
+        matrices = self.block_size if gradients > self._hold else 0
+        return 4.0 * (matrices + min(gradients, self._hold))
 
     def check(self, size: int) -> None:
         if self.block_size > 1 and self.block_size % size:
