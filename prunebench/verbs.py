@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import UsageError, brief
-from prunebench.parsing import FAILED, OK, Parser, Verb, complain, report
+from prunebench.parsing import FAILED, OK, Parser, Verb, complain
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -90,29 +90,20 @@ def run_sweep(args: Namespace) -> int:
     """A member that fails is named, and the others go on."""
     from prunebench.sweep import sweep
 
-    failed: list[str] = []
-    results: list[dict[str, Any]] = []
-
-    def member(overrides: list[str], name: str) -> float | None:
-        try:
-            result = run_one(_checked(overrides, args.config_dir), args.force)
-        except Exception as error:
-            if os.environ.get("WORLD_SIZE", "1") != "1":
-                raise  # of several processes, those that did not fail would go on with this member
-            failed.append(name)
-            complain(f"{name}: {'; '.join(report(error))}")
-            return None
-        results.append(result)
-        if args.json and is_first():
-            show_json(result, indent=None)
-        return float(result["metric"]["value"])
-
-    sweep(args.overrides, args.config_dir, member)
+    outcome = sweep(
+        args.overrides,
+        config_dir=args.config_dir,
+        force=args.force,
+        on_result=lambda result: show_json(result, indent=None) if args.json and is_first() else None,
+    )
+    results = [result for result in outcome.results if result is not None]
     if results and is_first() and not args.json:
         from prunebench.views import runs_view
 
         show(runs_view(results), console(wide=True))
-    return FAILED if failed else OK
+    for name, reason in outcome.failed:
+        complain(f"{name}: {reason}")
+    return FAILED if outcome.failed else OK
 
 
 def _checked(overrides: list[str], config_dir: str | None) -> RunConfig:

@@ -14,6 +14,7 @@ import pytest
 from prunebench.cli import main
 from prunebench.config import RunConfig
 from prunebench.errors import RunError, UsageError
+from prunebench.paths import RunFolder
 
 RECIPE = ["recipe=bert_smc_90", "dataset=sst2"]
 
@@ -50,7 +51,11 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[RunConfi
         return {"model": str(path), "sparsity": shares, "metric": metric, "metrics": {"f1": 0.3, "accuracy": 0.9}}
 
     module = types.ModuleType("prunebench.run")
-    module.run, module.evaluate_folder = run, evaluate_folder  # type: ignore[attr-defined]
+
+    def folder_of(config: RunConfig) -> RunFolder:
+        return RunFolder(Path(config.outputs) / config.name / f"{config.seed:012x}")
+
+    module.run, module.evaluate_folder, module.folder_of = run, evaluate_folder, folder_of  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "prunebench.run", module)
     monkeypatch.chdir(tmp_path)
     return asked
@@ -150,13 +155,19 @@ def test_a_member_that_fails_does_not_stop_the_others(runs: list[Any], capsys: p
     assert main(["run", "-m", *RECIPE, "seed=1,2,3,5,6"]) == 1
     assert [config.seed for config, _ in runs] == [1, 2, 3, 5, 6]
     captured = capsys.readouterr()
-    assert [line.split(": ")[2] for line in captured.err.splitlines()] == [f"seed={seed}" for seed in (2, 3, 5)]
+    told = [line.split(": ", 2)[2] for line in captured.err.splitlines() if line.startswith("prunebench: error: ")]
+    assert told == [
+        "seed=2: diverged", "seed=3: ValueError: first; run again with --debug for the traceback", "seed=5: a; b"
+    ]  # fmt: skip
     assert captured.out.count("finished") == 2
 
 
-def test_an_unsound_member_is_one_line(runs: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "-m", *RECIPE, "sparsity=0.5,1.5"]) == 1
-    assert len(runs) == 1 and len(capsys.readouterr().err.splitlines()) == 1
+def test_an_unsound_member_is_refused_before_the_first_starts(
+    runs: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "-m", *RECIPE, "sparsity=0.5,1.5", "seed=6,7"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("prunebench: error: sparsity=1.5: must be in [0, 1)") and runs == []
 
 
 def test_a_sweep_with_a_mistake_does_not_start(runs: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
