@@ -15,7 +15,9 @@ from prunebench.parsing import FAILED, OK, Parser, Verb, complain, report
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from prunebench.compare import Comparison, Run
     from prunebench.config import RunConfig
+    from prunebench.sweep_record import MemberRecord
 
 OVERRIDES = "key=value: a setting (sparsity=0.9, trainer.epochs=3) or a choice (recipe=..., dataset=...; prunebench ls)"
 
@@ -229,6 +231,7 @@ def add_compare(parser: Parser) -> None:
     parser.add_argument(
         "--sort", metavar="KEY", help="by a setting or result; -KEY: descending (default: best score first)"
     )
+    parser.add_argument("--sweep", metavar="ID", help="the runs of this sweep, or of the last one")
     parser.add_argument("--wandb", metavar="ENTITY/PROJECT", help="the runs of a project at Weights & Biases instead")
     parser.add_argument("--outputs", default="outputs", metavar="DIR", help="where runs lie (default: outputs)")
     parser.signed.add("--sort")
@@ -238,13 +241,37 @@ def add_compare(parser: Parser) -> None:
 
 
 def compare_verb(args: Namespace) -> int:
-    from prunebench.compare import compare, load_runs, parse_where, render, select
+    from prunebench.compare import compare, parse_where
 
-    runs = select(args.runs, args.outputs)
+    runs, pool, unfinished = _runs_to_compare(args)
     if args.where and runs:
         fits = parse_where(args.where, runs)
         runs = [run for run in runs if fits(run)]
-    comparison = compare(runs, baseline=args.baseline, sort=args.sort, pool=load_runs(args.outputs))
+    comparison = compare(runs, baseline=args.baseline, sort=args.sort, pool=pool, unfinished=unfinished)
+    show_comparison(comparison, args)
+    return OK
+
+
+def _runs_to_compare(args: Namespace) -> tuple[list[Run], list[Run], list[MemberRecord]]:
+    """The runs, those among which a baseline may be found too, and members of a sweep that are not finished."""
+    from prunebench.compare import load_runs, select, select_sweep
+
+    if args.sweep is not None and (args.runs or args.wandb):
+        raise UsageError("--sweep says which runs are compared: leave out the others, and --wandb")
+    if args.wandb is not None:
+        from prunebench.compare.wandb_runs import load_wandb
+
+        return load_wandb(args.wandb, args.runs), [], []
+    pool = load_runs(args.outputs)
+    if args.sweep is None:
+        return select(args.runs, args.outputs) if args.runs else pool, pool, []
+    runs, unfinished = select_sweep(args.sweep, args.outputs)
+    return runs, pool, unfinished
+
+
+def show_comparison(comparison: Comparison, args: Namespace) -> None:
+    from prunebench.compare import render
+
     if args.json:
         show_json(render.to_json(comparison))
     elif args.csv:
@@ -256,7 +283,6 @@ def compare_verb(args: Namespace) -> int:
     else:
         on = console(wide=True)
         show(render.to_terminal(comparison, on), on)
-    return OK
 
 
 # --- eval ---------------------------------------------------------------------------------------------------------
@@ -406,6 +432,7 @@ VERBS: dict[str, Verb] = {
         "Compare finished runs over seeds: differences, tests, sparsity, size and time.",
         ["prunebench compare", "prunebench compare 'bert_smc_90/*' gradual --baseline gradual",
          "prunebench compare --where 'sparsity>=0.9 and dataset=sst2' --sort -recovery --markdown",
+         "prunebench compare --sweep last --csv",
          "prunebench compare --wandb entity/project --baseline 'recipe=one_shot'"],
         add_compare, compare_verb,
     ),

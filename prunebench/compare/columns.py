@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from prunebench.compare.comparison import Difference, Row, Table
+from prunebench.compare.comparison import Comparison, Difference, Row, Table
 from prunebench.compare.groups import Group, is_number, short_key
 from prunebench.report import duration, size
+from prunebench.sweep_record import MemberRecord
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,9 @@ def _numbers(difference: Difference | None) -> dict[str, Any] | None:
     return interval | {"p": difference.p, "p_holm": difference.adjusted}
 
 
-def notes(tables: Sequence[Table]) -> list[str]:
-    """What the numbers are: only of those that are shown."""
+def notes(comparison: Comparison) -> list[str]:
+    """What the numbers are, only of those that are shown; and what is not among them."""
+    tables = comparison.tables
     rows = [row for table in tables for row in table.rows]
     found = [d for row in rows for d in (row.to_dense, row.to_baseline) if d is not None]
     tests = " or ".join(dict.fromkeys(table.test for table in tables if table.test))
@@ -199,4 +201,8 @@ def notes(tables: Sequence[Table]) -> list[str]:
     if lacking:
         some = "some rows" if tests else "all rows"
         lines.append(f"No p for {some}: it needs the predictions of both runs of each pair, and a metric known here.")
-    return lines
+    return [*lines, *map(_unfinished, comparison.unfinished)]
+
+
+def _unfinished(member: MemberRecord) -> str:
+    return f"Not finished: {member.name} ({member.status}{f': {member.reason}' if member.reason else ''})"

@@ -23,7 +23,11 @@ NOTHING = "There are no finished runs to compare here."
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    return {"tables": [_table_json(table) for table in comparison.tables], "notes": notes(comparison.tables)}
+    return {
+        "tables": [_table_json(table) for table in comparison.tables],
+        "notes": notes(comparison),
+        "unfinished": [{"name": m.name, "status": m.status, "reason": m.reason} for m in comparison.unfinished],
+    }
 
 
 def _table_json(table: Table) -> dict[str, Any]:
@@ -68,12 +72,10 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 def to_terminal(comparison: Comparison, on: Console) -> RenderableType:
     """Tables with headings; one for which the terminal is too narrow is continued below."""
-    if not comparison.tables:
-        return Text(NOTHING, style="dim")
-    parts: list[RenderableType] = []
+    parts: list[RenderableType] = [] if comparison.tables else [Text(NOTHING, style="dim")]
     for table in comparison.tables:
-        parts += [Text(title(table), style="bold"), *_parts(table, on), Text()]
-    return Group(*parts, *[Text(line, style="dim") for line in notes(comparison.tables)])
+        parts += [Text(title(table), style="bold"), *_parts(table, on)]
+    return Group(*parts, *[Text(line, style="dim") for line in notes(comparison)])
 
 
 def _parts(table: Table, on: Console) -> list[RenderableType]:
@@ -85,7 +87,7 @@ def _parts(table: Table, on: Console) -> list[RenderableType]:
             blocks[-1] = [*blocks[-1], column]
         else:
             blocks.append([*who, column])
-    return [_grid(table, block) for block in blocks]
+    return [part for block in blocks for part in (_grid(table, block), Text())]
 
 
 def _width(grid: RichTable, on: Console) -> int:
@@ -152,8 +154,6 @@ def _latex(text: str) -> str:
 def _document(
     comparison: Comparison, table_text: Callable[[Table], str], note: Callable[[str], str], first: str = ""
 ) -> str:
-    if not comparison.tables:
-        return note(NOTHING) + "\n"
-    blocks = [table_text(table) for table in comparison.tables]
-    told = "\n".join(map(note, notes(comparison.tables)))
+    blocks = [table_text(table) for table in comparison.tables] or [note(NOTHING)]
+    told = "\n".join(map(note, notes(comparison)))
     return "\n\n".join(part for part in (first, *blocks, told) if part) + "\n"
