@@ -26,7 +26,7 @@ def columns(table: Table) -> list[Column]:
     every = [
         *_who(table),
         Column("n", lambda row: str(row.score.n)),
-        Column(table.bench.metric, lambda row: _score(row, number)),
+        Column(table.bench.metric, lambda row: format(row.score, number)),
         Column("recovery", lambda row: _percent(row.recovery, 1)),
         Column("minus dense [95 %]", lambda row: _difference(row.to_dense, row, number)),
         Column("p: dense", lambda row: _p(row.to_dense)),
@@ -91,11 +91,6 @@ def _number_format(table: Table) -> str:
     return ".4f" if all(abs(run.score) <= 1 for row in table.rows for run in row.group.runs) else ".2f"
 
 
-def _score(row: Row, number: str) -> str:
-    spread = "" if row.score.std is None else f" ± {row.score.std:{number}}"
-    return f"{row.score.mean:{number}}{spread}"
-
-
 def _difference(difference: Difference | None, row: Row, number: str) -> str:
     """How many pairs there are is told where it is not n."""
     if difference is None:
@@ -103,9 +98,9 @@ def _difference(difference: Difference | None, row: Row, number: str) -> str:
     found = difference.interval
     if found is None:
         return "no seed in common"
-    bounds = "cannot tell" if found.low is None else f"{found.low:+{number}}, {found.high:+{number}}"
+    bounds = " [cannot tell]" if found.low is None else ""
     pairs = f", {found.pairs} pair{'s' * (found.pairs != 1)}" if found.pairs != row.score.n else ""
-    return f"{found.mean:+{number}} [{bounds}]{pairs}"
+    return f"{format(found, number)}{bounds}{pairs}"
 
 
 def _to_baseline(row: Row, table: Table, number: str) -> str:
