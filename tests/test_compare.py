@@ -123,6 +123,8 @@ def test_the_same_run_under_two_names_counts_once(tmp_path: Path) -> None:
         (["go*/*", "new"], {"good", "new"}),
         (["outputs/ba*/*"], {"bad"}),
         (["./outputs/bad/*"], {"bad"}),
+        (["outputs/good", "outputs/bad/"], {"good", "bad"}),
+        (["outputs"], {"good", "bad", "new", "dense"}),
         ([], {"good", "bad", "new", "dense"}),
     ],
 )
@@ -316,7 +318,9 @@ def test_rows_are_sorted_by_any_key(outputs: Path, told: Tell, key: str, expecte
 
 
 def test_an_unknown_sort_key_is_refused(outputs: Path, told: Tell) -> None:
-    assert "scroe: no run has such a setting or result (did you mean 'score'?)" in told("--sort", "-scroe", status=2)
+    assert "--sort scroe: no run has such a setting or result (did you mean 'score'?)" in told(
+        "--sort", "-scroe", status=2
+    )
 
 
 # --- forms --------------------------------------------------------------------------------------------------------
@@ -367,9 +371,10 @@ def test_latex_has_nothing_that_latex_would_obey(outputs: Path, told: Tell) -> N
 
 
 def test_a_hostile_name_is_shown_as_text(tmp_path: Path, told: Tell) -> None:
-    finished_run(tmp_path, name="[red]x\x1b[31m")
-    shown = told("--outputs", str(tmp_path))
-    assert "[red]x" in shown and "\x1b" not in shown
+    finished_run(tmp_path, name="[red]x\x1b[31m", settings={"pruning.criterion.params": {"[blue]a": 1}})
+    finished_run(tmp_path, name="y", recipe="[red]x\x1b[31m", settings={"pruning.criterion.params": {"[blue]a": 2}})
+    shown = told("--outputs", str(tmp_path), "--baseline", "[red]x\x1b[31m")
+    assert shown.count("[red]x") == 3 and "[blue]a" in shown and "\x1b" not in shown
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
