@@ -1,7 +1,7 @@
 """What computes the members of a sweep: this process, joblib's, submitit's jobs (Slurm), or Ray's tasks.
 
 joblib, submitit and ray are used themselves, not through Hydra's launcher plugins: those answer when the last member
-has ended (no progress), one whose process dies ends the others, and that for Ray needs ray 1.12, which our Pythons lack.
+has ended (no progress), one whose process dies ends the others, and that for Ray needs ray 1.12, too old for our Python.
 Every launcher here is a generator that takes calls, says which has started, and yields outcomes as they come.
 """
 

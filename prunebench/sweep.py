@@ -66,6 +66,10 @@ class Prepared:
     def run(self) -> str | None:
         return f"{self.folder.root.parent.name}/{self.folder.root.name}" if self.folder else None
 
+    def to_json(self) -> dict[str, Any]:
+        status = self.result.get("status")
+        return {"name": self.member.name, "overrides": list(self.member.overrides), "run": self.run, "status": status}
+
 
 @dataclass(frozen=True)
 class SweepOutcome:
@@ -100,16 +104,18 @@ def swept_words(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     return checked
 
 
-def grid(overrides: Sequence[str], config_dir: str | None) -> list[Member]:
-    """A member for every combination of the values, by Hydra's own sweeper: `sparsity=0.5,0.9 'seed=range(1,4)'`."""
-    checked = swept_words(overrides, config_dir)
+def grid(checked: Sequence[str], config_dir: str | None) -> list[Member]:
+    """A member for every combination of the values, by Hydra's own sweeper: `sparsity=0.5,0.9 'seed=range(1,4)'`.
+
+    `checked`: as `swept_words` gives them.
+    """
     parsed = [OverridesParser.create().parse_override(word) for word in checked]
     open_ended = next((o for o in parsed if o.is_sweep_override() and not o.is_discrete_sweep()), None)
     if open_ended is not None:
         raise UsageError(f"{open_ended.input_line}: an interval has endless values: search=optuna chooses among them")
     with one_line_errors(config_dir):
         combinations = [words for batch in BasicSweeper.split_arguments(parsed, None) for words in batch]
-    keys = swept_keys(checked)
+    keys = swept_keys(list(checked))
     return [member_of(words, keys) for words in combinations]
 
 
@@ -356,10 +362,24 @@ def run_members(
     check(settings)
     with Sweep(command, settings, config_dir=config_dir, force=force, title=title) as sweep:
         sweep.add(prepared)
-        for line in header(prepared, sweep.paces, title, members_at_a_time(sweep.settings), sweep.record.id, force):
+        for line in header_of(prepared, settings, title=title, sweep=sweep, force=force):
             say(line)
         sweep.run(prepared, on_result)
     return outcome_of(sweep)
+
+
+def header_of(
+    prepared: Sequence[Prepared],
+    settings: RunConfig,
+    *,
+    title: str = "sweep",
+    sweep: Sweep | None = None,
+    force: bool = False,
+) -> list[str]:
+    """What is to come, see `sweep_view.header`."""
+    paces = sweep.paces if sweep else Paces(settings.outputs)
+    name = sweep.record.id if sweep else None
+    return header(prepared, paces, title, members_at_a_time(settings.launcher), name, force)
 
 
 def outcome_of(sweep: Sweep) -> SweepOutcome:
@@ -372,21 +392,6 @@ def _same_outputs(prepared: Sequence[Prepared]) -> None:
     places = sorted({one.config.outputs for one in prepared})
     if len(places) > 1:
         raise UsageError(f"outputs: the runs of a sweep lie below one folder, not {', '.join(places)}")
-
-
-def sweep(
-    overrides: Sequence[str], *, config_dir: str | None, force: bool, on_result: OnResult = lambda result: None
-) -> SweepOutcome:
-    """`prunebench run -m`: a grid of all values, or what a search chooses."""
-    members = grid(overrides, config_dir)
-    return run_members(
-        members,
-        command=command_of(overrides, config_dir, force),
-        launcher=[word for word in swept_words(overrides, config_dir) if is_ours(word)],
-        config_dir=config_dir,
-        force=force,
-        on_result=on_result,
-    )
 
 
 def command_of(overrides: Sequence[str], config_dir: str | None, force: bool) -> list[str]:

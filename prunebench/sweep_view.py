@@ -83,6 +83,14 @@ def header(
     return lines
 
 
+def search_header(sweep: str | None, dimensions: Sequence[str], runs: int) -> list[str]:
+    """What a search looks through, and its budget."""
+    return [
+        f"search{f' {sweep}' if sweep else ''}: {_runs(runs)}, chosen by Optuna",
+        *(f"  {one}" for one in dimensions),
+    ]
+
+
 def _runs(count: int) -> str:
     return f"{count} run{'s' if count != 1 else ''}"
 
