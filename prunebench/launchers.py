@@ -1,7 +1,7 @@
 """What computes the members of a sweep: this process, joblib's, submitit's jobs (Slurm), or Ray's tasks.
 
 joblib, submitit and ray are used themselves, not through Hydra's launcher plugins: those answer when the last member
-has ended (no progress), one whose process dies ends the others, and that for Ray needs ray 1.12, too old for our Python.
+has ended (no progress), one whose process dies ends the others, and that for Ray needs ray 1.12 (Python up to 3.10).
 Every launcher here is a generator that takes calls, says which has started, and yields outcomes as they come.
 """
 
@@ -94,7 +94,7 @@ def as_single(config: RunConfig) -> RunConfig:
 def compute_apart(call: Call) -> Outcome:
     """The same in a process that is there for members only."""
     os.chdir(call.cwd)
-    Path(call.mark).touch()
+    Path(call.mark).write_text(str(os.getpid()))
     try:
         with _output_to(call.log):
             return compute(call)

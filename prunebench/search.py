@@ -159,6 +159,8 @@ class _Search:
         journal = sweep.folder.root / JOURNAL
         if force:
             journal.unlink(missing_ok=True)
+        if force:
+            journal.unlink(missing_ok=True)
         # the score is told so that more is better, whatever the metric
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(journal))),

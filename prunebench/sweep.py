@@ -215,6 +215,7 @@ class Sweep:
         self._stack = ExitStack()
         self.paces = Paces(self._outputs)
         self.results: dict[int, dict[str, Any]] = {}
+        self.expected = 0  # members in the end, where that is known before they are
         self._until: float | None = None  # on time.monotonic's clock
 
     def __enter__(self) -> Sweep:
@@ -314,15 +315,18 @@ class Sweep:
     def _measure(self, left: Collection[Prepared]) -> None:
         """The time until the end, as far as it can be told now."""
         seconds = expected_seconds(list(left), self.paces)
-        at_a_time = members_at_a_time(self.settings) or len(left)
-        self._until = None if seconds is None else time.monotonic() + seconds / max(1, min(at_a_time, len(left)))
+        at_a_time = min(members_at_a_time(self.settings) or len(left), len(left)) or 1
+        unknown = max(0, self.expected - len(self.record.members))  # of a search: like those that are known
+        if seconds is not None and left:
+            seconds *= 1 + unknown / len(left)
+        self._until = None if seconds is None else time.monotonic() + seconds / at_a_time
 
     def shown(self) -> Shown:
         """How far it is just now."""
         record = self.record
         return Shown(
             title=self.title,
-            total=len(record.members),
+            total=max(self.expected, len(record.members)),
             finished=record.count("finished"),
             running=record.count("running"),
             failed=record.count("failed", "stopped"),

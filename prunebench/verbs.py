@@ -465,7 +465,7 @@ VERBS: dict[str, Verb] = {
         ["prunebench run recipe=bert_smc_90 dataset=sst2", "prunebench run recipe=bert_smc_90 sparsity=0.93 seed=2",
          "prunebench run recipe=bert_smc_90 dataset=sst2 start=my/fine-tuned-bert",
          "prunebench run -m recipe=bert_smc_90 dataset=sst2 seed=1,2,3",
-         "prunebench run -m recipe=bert_smc_90 sparsity=0.5,0.8,0.9 'seed=range(1,4)' launcher=joblib launcher.n_jobs=4",
+         "prunebench run -m recipe=bert_smc_90 sparsity=0.5,0.9 'seed=range(1,4)' launcher=joblib launcher.n_jobs=4",
          "prunebench run -m recipe=bert_smc_90 dataset=sst2 search=lr_temperature search.runs=20"],
         add_run, run,
     ),
