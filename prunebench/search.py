@@ -91,6 +91,7 @@ def search(
     prepare(_corners(fixed, dimensions), config_dir)
     with Sweep(command, settings, config_dir=config_dir, force=force, title="search") as sweep:
         say("\n".join(search_header(sweep.record.id, [str(one) for one in dimensions], settings.search.runs)))
+        sweep.expected = settings.search.runs
         _Search(sweep, dimensions, fixed, settings, config_dir, force, on_result).run()
     return outcome_of(sweep)
 
