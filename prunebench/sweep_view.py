@@ -46,6 +46,8 @@ class Shown:
         """`sweep 3/9 (1 failed), 2 running, 4 to go, about 20 min left`"""
         failed = f" ({self.failed} failed)" if self.failed else ""
         left = self.total - self.ended - self.running
+        if not left and not self.running:
+            return f"{self.title} {self.ended}/{self.total}{failed}"
         return f"{self.title} {self.ended}/{self.total}{failed}, {self.running} running, {left} to go, {self.left()}"
 
     def left(self) -> str:

@@ -103,7 +103,7 @@ def test_all_members_are_checked_before_the_first_starts(runs: Runs, capsys: pyt
         (["launcher=local,joblib"], "launcher: one value holds for the whole sweep"),
         (["launcher=jobllib"], "did you mean 'joblib'"),
         (["launcher.n_jobs=0"], "launcher.n_jobs=0: must be in [1, 10000]"),
-        (["hydra/launcher=joblib"], "write launcher=..."),
+        (["hydra/launcher=joblib"], "launcher=joblib and search=optuna stand for these"),
         (["hydra/sweeper=optuna"], "search=optuna"),
         (["trainer.lr=interval(1e-5,1e-3)"], "an interval has endless values: search=optuna"),
     ],
