@@ -106,7 +106,7 @@ def compute_apart(call: Call) -> Outcome:
 def _output_to(log: str) -> Iterator[None]:
     """Sends stdout and stderr, those of C libraries too, to the end of a file."""
     Path(log).parent.mkdir(parents=True, exist_ok=True)
-    file, kept = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), [os.dup(1), os.dup(2)]
+    file, kept = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), [os.dup(1), os.dup(2)]
     try:
         os.dup2(file, 1)
         os.dup2(file, 2)

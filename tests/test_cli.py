@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -44,6 +45,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[RunConfi
         if config.seed in wrong:
             raise wrong[config.seed]
         folder = folder_of(config)
+        shutil.rmtree(folder.root, ignore_errors=True)
         finished_run(Path(config.outputs), name=config.name, seed=config.seed, digest=folder.root.name)
         return result_of(config) | {"digest": folder.root.name}
 
