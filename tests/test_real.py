@@ -74,7 +74,6 @@ def test_bert_smc_90_on_squad(tmp_path: Path, shared: Path, minilm: Path) -> Non
     ("dataset", "train", "dev", "choices"),
     [
         ("commonsense_qa", "commonsenseqa/train_rand_split.jsonl.gz", "commonsenseqa/dev_rand_split.jsonl.gz", 5),
-        ("winogrande", "winogrande/train_l.jsonl.gz", "winogrande/dev.jsonl", 2),
         ("winogrande_span", "winogrande/train_xs.jsonl", "winogrande/dev.jsonl", 2),
     ],
 )
