@@ -105,7 +105,7 @@ def changed(row: dict[str, Any], **values: Any) -> dict[str, Any]:
 
 FOUR = {"label": list("ABCD"), "text": ["a", "b", "c", "d"]}
 WRONG = [
-    ([COMMONSENSE_QA_HUB, changed(COMMONSENSE_QA_HUB, choices=FOUR)], "line 2: 4 choices, not 3: every row must have"),
+    ([COMMONSENSE_QA_HUB, changed(COMMONSENSE_QA_HUB, choices=FOUR)], "line 2: 4 choices, but 3 in the first row"),
     ([changed(COMMONSENSE_QA_HUB, answerKey="E")], "line 1: 'answerKey' is E, which names no choice: .*of A, B, C$"),
     ([changed(COMMONSENSE_QA_HUB, answerKey="")], "'answerKey' is missing: .*; test sets hide their answers"),
     ([changed(COMMONSENSE_QA_HUB, choices=None)], "the choices are not of the form label, text"),
@@ -113,7 +113,7 @@ WRONG = [
     ([changed(COMMONSENSE_QA_HUB, choices={"label": ["A", "A"], "text": ["a", "b"]})], "a label of its own"),
     ([changed(COMMONSENSE_QA_HUB, question=7)], "'question' is a int, not a text"),
     ([changed(COMMONSENSE_QA_HUB, question=" ")], "'question' is empty"),
-    ([changed(COMMONSENSE_QA_HUB, choices={"label": ["A"], "text": ["a"]}, answerKey="A")], "1 choices, not 2"),
+    ([changed(COMMONSENSE_QA_HUB, choices={"label": ["A"], "text": ["a"]}, answerKey="A")], "1 choices: there must be"),
     ([WINOGRANDE, changed(WINOGRANDE, sentence="No blank.")], "line 2: 'sentence' has no blanks"),
     ([changed(WINOGRANDE, sentence="_ and _")], "'sentence' has 2 blanks .* exactly one"),
     ([changed(WINOGRANDE, option2="")], "'choice 2' is empty: remove that row"),
@@ -141,7 +141,7 @@ def test_what_is_wrong_is_said_with_its_row(rows: list[dict[str, Any]], says: st
 
 def test_the_number_of_choices_can_be_asked_for() -> None:
     assert read_choices(table(RACE), 2).each == 2
-    with pytest.raises(UsageError, match=r"line 1: 2 choices, not 4: every row must have equally many"):
+    with pytest.raises(UsageError, match=r"line 1: 2 choices, but dataset.choices=4: every row must have so many"):
         read_choices(table(RACE), 4)
 
 
