@@ -28,7 +28,7 @@ class DatasetConfig:
     """A dataset by hub name or local files, and how its task family reads it."""
 
     name: str = MISSING
-    task: str = MISSING  # a module of prunebench.tasks: classification, question_answering, synthetic
+    task: str = MISSING  # a module of prunebench.tasks: classification, multiple_choice, question_answering, ...
     hub: str | None = None
     hub_config: str | None = None
     revision: str | None = None
@@ -47,6 +47,9 @@ class DatasetConfig:
     doc_stride: int = 128  # tokens that neighbouring windows share (question answering)
     max_answer_length: int = 30  # tokens (question answering)
     n_best: int = 20  # start and end positions tried for an answer (question answering)
+    choices: int | None = None  # of a question (multiple choice); default: as many as the first row has
+    margin_alpha: float = 5.0  # loss = -q + alpha * max(0, c - q + beta) (span scoring)
+    margin_beta: float = 0.4
     limit: int | None = None  # a fixed random subset of so many training examples
     validation_limit: int | None = None  # the same for every validation split
     holdout: int | None = None  # validate on so many training examples, taken out of training

@@ -16,10 +16,11 @@ from prunebench.errors import UsageError, brief, did_you_mean
 from prunebench.facts import folder_config, head_class, labels_of, training_data
 from prunebench.identity import TOKENIZER, WEIGHTS, has_any
 from prunebench.plan import make_plan, schedule_problems
-from prunebench.sizes import ALIASES, DEFAULTS, component_sizes
+from prunebench.sizes import ALIASES, DEFAULTS, MASKED, component_sizes
 from prunebench.sparsity.axes import AXES, BLOCK_FISHER, LEARNED, UNSCALED, AxisChoice, check_axes
+from prunebench.tasks.choices import CHOICES, SPAN_SCORING
 from prunebench.tasks.files import file_problems, forget
-from prunebench.tasks.settings import metric_names, read_params
+from prunebench.tasks.settings import metric_names, problem_of, read_params
 from prunebench.tasks.sources import LONGEST_PATH, source_of
 from prunebench.tasks.tables import listed
 
@@ -32,7 +33,10 @@ LESS = {
     "prunings": "lower pruning.schedule.prunings_per_epoch, or raise prune_every",
     "evaluations": "raise trainer.eval_every",
 }
-HEADS = {"question_answering": r"ForQuestionAnswering(Simple)?$"}  # names of model classes; else:
+HEADS = {  # names of model classes; else:
+    "question_answering": r"ForQuestionAnswering(Simple)?$",
+    SPAN_SCORING: r"(ForMaskedLM|ForPreTraining)$",
+}
 CLASSIFIER = r"ForSequenceClassification$"
 
 
@@ -313,24 +317,26 @@ def _head(key: str, folder: str, known: dict[str, Any], config: RunConfig) -> It
     if not any(re.search(pattern, str(name)) for name in architectures):
         if key == "start":
             yield (
-                f"{shown} has no head for {config.dataset.name}: it is a pretrained body; "
+                f"{shown} has no head for {config.dataset.name}: it is a pretrained body, or one for another task; "
                 f"use model.name={brief(folder, LONGEST_PATH)} with start=teacher or start=pretrained"
             )
         elif key != "model.name":
             yield f"{shown} has no head for this task: give a fine-tuned model, or {key}=auto"
-    elif config.dataset.task != "question_answering":
+    elif config.dataset.task not in HEADS:
         yield from _head_labels(shown, known, config)
 
 
 def _head_labels(shown: str, known: dict[str, Any], config: RunConfig) -> Iterator[str]:
     ours, theirs = labels_of(config.dataset), known.get("id2label")
     names = [str(name) for name in theirs.values()] if isinstance(theirs, dict) else []
-    expected = 1 if config.dataset.regression else len(ours) if ours else None
+    choices = config.dataset.task in CHOICES
+    expected = 1 if choices or config.dataset.regression else len(ours) if ours else None
     number = len(names) or known.get("num_labels", 2)
     if expected is None:
         return
     if number != expected:
-        yield f"{shown} is fine-tuned for {brief(number)} labels, the dataset has {expected}: use its own dataset"
+        needed = "and choices are scored by one output" if choices else f"the dataset has {expected}"
+        yield f"{shown} is fine-tuned for {brief(number)} labels, {needed}: use its own dataset"
     elif ours and not _same_labels(ours, names):
         yield (
             f"{shown} is fine-tuned for the labels {listed(names)}, but the dataset has {listed(ours)}: "
@@ -343,6 +349,20 @@ def _same_labels(ours: Sequence[str], theirs: Sequence[str]) -> bool:
     unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in theirs)
     numbers = all(name.isdigit() for name in ours)
     return unnamed or numbers or sorted(map(str.casefold, ours)) == sorted(map(str.casefold, theirs))
+
+
+def _masked_words(config: RunConfig) -> Iterator[str]:
+    """Where the model's family is known."""
+    kind = config.model.config.get("model_type")
+    if (
+        config.dataset.task == SPAN_SCORING
+        and kind in DEFAULTS
+        and not component_sizes({"model_type": kind}, MASKED, 1)
+    ):
+        yield (
+            f"dataset={brief(config.dataset.name)} asks for masked words, which {brief(config.model.name)} ({kind}) "
+            "was not made for: choose an encoder, or dataset=winogrande"
+        )
 
 
 def _components(config: RunConfig) -> Iterator[str]:
@@ -392,9 +412,7 @@ def _data(config: RunConfig) -> Iterator[str]:
 
 
 def _metrics(config: RunConfig) -> Iterator[str]:
-    dataset = config.dataset
-    answers = dataset.task == "question_answering"
-    metric_names(dataset, "question_answering" if answers else "regression" if dataset.regression else "classification")
+    metric_names(config.dataset, problem_of(config.dataset))
     return iter(())
 
 
@@ -426,7 +444,7 @@ DATA = tuple(
     f"dataset.{name}"
     for name in (
         "name", "task", "hub", "train_file", "validation_file", "header", "text_columns", "label_column", "labels",
-        "regression", "limit", "validation_limit", "holdout", "examples", "windows", "params",
+        "regression", "choices", "limit", "validation_limit", "holdout", "examples", "windows", "params",
     )
 )  # fmt: skip
 RULES = (
@@ -444,6 +462,7 @@ RULES = (
     Rule(_teachers_place, ("distillation.teacher",)),
     Rule(_tokenizer, ("start", "model", "dataset.task")),
     Rule(_heads, ("start", "model.name", "model.from_config", "distillation", *DATA)),
+    Rule(_masked_words, ("model", "dataset.name", "dataset.task")),
     Rule(_components, ("sparsity", "start", "model", "dataset.task", "pruning.components", "pruning.budget_from")),
     Rule(_length, ("model", "dataset.task", "dataset.max_length", "dataset.doc_stride")),
     Rule(_data, DATA),

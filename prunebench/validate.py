@@ -91,6 +91,9 @@ RANGES = (
     Range("dataset.doc_stride", "[0, 1000000000]", "tokens"),
     Range("dataset.max_answer_length", "[1, 1000000000]", "tokens"),
     Range("dataset.n_best", "[1, 10000]"),
+    Range("dataset.choices", "[2, 26]", "null: as many as the first row has"),
+    Range("dataset.margin_alpha", "[0, 1000000]"),
+    Range("dataset.margin_beta", "[0, 1000000]"),
     Range("dataset.limit", "[1, 1000000000]", "null: all examples"),
     Range("dataset.validation_limit", "[1, 1000000000]", "null: all examples"),
     Range("dataset.holdout", "[1, 1000000000]", "null: the validation split"),
@@ -111,7 +114,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "tracker.name": ("local", "wandb"),
     "launcher.name": ("local", "joblib", "submitit_local", "slurm", "ray"),
     "search.name": ("none", "optuna"),
-    "dataset.task": ("classification", "question_answering", "synthetic"),
+    "dataset.task": ("classification", "multiple_choice", "question_answering", "span_scoring", "synthetic"),
 }
 EXTENDABLE = {f"pruning.{axis}.name": group for axis, group in AXES.items()}
 

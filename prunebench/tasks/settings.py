@@ -9,15 +9,26 @@ import numpy as np
 
 from prunebench.config import DatasetConfig
 from prunebench.errors import UsageError, brief, did_you_mean
+from prunebench.tasks.choices import CHOICES, MULTIPLE_CHOICE
 
 METRICS = {  # ours, by problem: is higher better?
     "classification": {"accuracy": True, "f1": True, "matthews_correlation": True},
     "regression": {"pearson": True, "spearmanr": True, "mse": False},
+    "multiple_choice": {"accuracy": True},
     "question_answering": {"f1": True, "exact_match": True},
 }
 DEFAULTS = {"classification": ["accuracy"], "regression": ["pearson", "spearmanr", "mse"]}
 LOWER_IS_BETTER = ("mse", "mae", "rmse", "mape", "smape", "mase", "brier_score", "perplexity", "wer", "cer", "ter")
 SUBSET_SEED, HOLDOUT_SEED = 20231213, 542  # fixed: the same examples whatever the seed of a run
+
+
+def problem_of(dataset: DatasetConfig) -> str:
+    """The key in METRICS."""
+    if dataset.task in CHOICES:
+        return MULTIPLE_CHOICE
+    if dataset.task == "question_answering":
+        return dataset.task
+    return "regression" if dataset.regression else "classification"
 
 
 def check_metrics(dataset: DatasetConfig, problem: str) -> tuple[list[str], str, bool]:
