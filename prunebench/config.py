@@ -28,11 +28,11 @@ class DatasetConfig:
     """A dataset by hub name or local files, and how its task family reads it."""
 
     name: str = MISSING
-    task: str = MISSING  # a module of prunebench.tasks: classification, question_answering, synthetic
+    task: str = MISSING  # a module of prunebench.tasks: classification, language_modelling, question_answering, ...
     hub: str | None = None
     hub_config: str | None = None
     revision: str | None = None
-    train_file: str | None = None  # csv, tsv, json, jsonl or parquet, also .gz; instead of `hub`
+    train_file: str | None = None  # csv, tsv, json, jsonl, parquet or txt, also .gz; instead of `hub`
     validation_file: str | None = None
     train_split: str = "train"
     validation_splits: list[str] = field(default_factory=lambda: ["validation"])
@@ -47,6 +47,9 @@ class DatasetConfig:
     doc_stride: int = 128  # tokens that neighbouring windows share (question answering)
     max_answer_length: int = 30  # tokens (question answering)
     n_best: int = 20  # start and end positions tried for an answer (question answering)
+    objective: str = "auto"  # of language modelling: causal, masked, or auto: what the model was made for
+    stride: int | None = None  # tokens by which windows advance when a causal model is scored; default: half a window
+    separator: str | None = "\n"  # between rows of text (language modelling); null: the tokenizer's end of a text
     limit: int | None = None  # a fixed random subset of so many training examples
     validation_limit: int | None = None  # the same for every validation split
     holdout: int | None = None  # validate on so many training examples, taken out of training

@@ -180,14 +180,15 @@ def _has_pooler(kind: str, head: str) -> bool:
     return head == CHOOSE and kind in ("bert", "roberta", "xlm-roberta", "camembert", "albert", "mpnet")
 
 
+DECODERS = ("gpt2", "opt")
 _ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "albert", "electra", "deberta",
              "deberta-v2", "mpnet")  # fmt: skip
 _FAMILIES = {  # head -> families that have it
-    CLASSIFY: (*_ENCODERS, "gpt2", "opt"),
-    ANSWER: (*_ENCODERS, "gpt2", "opt"),
+    CLASSIFY: (*_ENCODERS, *DECODERS),
+    ANSWER: (*_ENCODERS, *DECODERS),
     CHOOSE: tuple(kind for kind in _ENCODERS if kind != "deberta"),
     MASKED: _ENCODERS,
-    CAUSAL: ("bert", "roberta", "xlm-roberta", "camembert", "electra", "gpt2", "opt"),
+    CAUSAL: ("bert", "roberta", "xlm-roberta", "camembert", "electra", *DECODERS),
 }
 
 
@@ -196,7 +197,7 @@ def _head(c: Config, head: str, n: int) -> Count | None:
     kind, d, width = c["model_type"], c["hidden_size"], c["hidden_size"]
     if kind not in _FAMILIES.get(head, ()):
         return None
-    decoder = kind in ("gpt2", "opt")
+    decoder = kind in DECODERS
     if decoder:
         width = c["embedding_size"]
     if head in (MASKED, CAUSAL):
