@@ -19,9 +19,10 @@ VERIFIED = {
     "NONE": "none verified",
 }
 NOT_COMPARABLE = {
-    "small": "differences are left out: a random model of two layers on few examples says nothing about the published scores",
-    "changed": "differences are left out: {} is not what was published",
+    "small": "no differences: a random model of two layers on few examples says nothing about the published scores",
+    "changed": "no differences: {} is not what was published",
 }
+SMALL = "[small] "  # begins every line of a small grid
 Rows = list[list[str]]
 
 
@@ -238,6 +239,13 @@ def _share(share: float) -> str:
 
 def _shares_json(shown: Shares) -> dict[str, float | None]:
     return {"encoder": shown.encoder, "all_matrices": shown.all, "model": shown.model}
+
+
+def aligned(headings: Sequence[str], rows: Rows) -> list[str]:
+    """Columns as wide as their longest cell. A line stays a line, in a pipe and in a terminal."""
+    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
+    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (headings, *rows))
+    return ["   ".join(cells).rstrip() for cells in padded]
 
 
 def markdown(headings: Sequence[str], rows: Rows) -> list[str]:
