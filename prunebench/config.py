@@ -28,7 +28,7 @@ class DatasetConfig:
     """A dataset by hub name or local files, and how its task family reads it."""
 
     name: str = MISSING
-    task: str = MISSING  # a module of prunebench.tasks: classification, language_modelling, question_answering, ...
+    task: str = MISSING  # a module of prunebench.tasks: classification, language_modelling, multiple_choice, ...
     hub: str | None = None
     hub_config: str | None = None
     revision: str | None = None
@@ -50,6 +50,9 @@ class DatasetConfig:
     objective: str = "auto"  # of language modelling: causal, masked, or auto: what the model was made for
     stride: int | None = None  # tokens by which windows advance when a causal model is scored; default: half a window
     separator: str | None = "\n"  # between rows of text (language modelling); null: the tokenizer's end of a text
+    choices: int | None = None  # of a question (multiple choice); default: as many as the first row has
+    margin_alpha: float = 5.0  # loss = -q + alpha * max(0, c - q + beta) (span scoring)
+    margin_beta: float = 0.4
     limit: int | None = None  # a fixed random subset of so many training examples
     validation_limit: int | None = None  # the same for every validation split
     holdout: int | None = None  # validate on so many training examples, taken out of training

@@ -16,8 +16,9 @@ from prunebench.errors import UsageError, brief, did_you_mean
 from prunebench.facts import folder_config, head_class, labels_of, objective, training_data
 from prunebench.identity import TOKENIZER, WEIGHTS, has_any
 from prunebench.plan import make_plan, schedule_problems
-from prunebench.sizes import ALIASES, DEFAULTS, component_sizes
+from prunebench.sizes import ALIASES, DEFAULTS, MASKED, component_sizes
 from prunebench.sparsity.axes import AXES, LEARNED, UNSCALED, AxisChoice, check_axes
+from prunebench.tasks.choices import CHOICES, SPAN_SCORING
 from prunebench.tasks.files import file_problems, forget
 from prunebench.tasks.settings import metric_names, problem_of, read_params
 from prunebench.tasks.sources import LONGEST_PATH, source_of
@@ -35,6 +36,7 @@ LESS = {
 HEADS = {  # names of model classes; else:
     "question_answering": r"ForQuestionAnswering(Simple)?$",
     "language_modelling": r"(ForMaskedLM|ForPreTraining|ForCausalLM|LMHeadModel)$",
+    SPAN_SCORING: r"(ForMaskedLM|ForPreTraining)$",
 }
 CLASSIFIER = r"ForSequenceClassification$"
 
@@ -318,12 +320,14 @@ def _head(key: str, folder: str, known: dict[str, Any], config: RunConfig) -> It
 def _head_labels(shown: str, known: dict[str, Any], config: RunConfig) -> Iterator[str]:
     ours, theirs = labels_of(config.dataset), known.get("id2label")
     names = [str(name) for name in theirs.values()] if isinstance(theirs, dict) else []
-    expected = 1 if config.dataset.regression else len(ours) if ours else None
+    choices = config.dataset.task in CHOICES
+    expected = 1 if choices or config.dataset.regression else len(ours) if ours else None
     number = len(names) or known.get("num_labels", 2)
     if expected is None:
         return
     if number != expected:
-        yield f"{shown} is fine-tuned for {brief(number)} labels, the dataset has {expected}: use its own dataset"
+        needed = "and choices are scored by one output" if choices else f"the dataset has {expected}"
+        yield f"{shown} is fine-tuned for {brief(number)} labels, {needed}: use its own dataset"
     elif ours and not _same_labels(ours, names):
         yield (
             f"{shown} is fine-tuned for the labels {listed(names)}, but the dataset has {listed(ours)}: "
@@ -336,6 +340,20 @@ def _same_labels(ours: Sequence[str], theirs: Sequence[str]) -> bool:
     unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in theirs)
     numbers = all(name.isdigit() for name in ours)
     return unnamed or numbers or sorted(map(str.casefold, ours)) == sorted(map(str.casefold, theirs))
+
+
+def _masked_words(config: RunConfig) -> Iterator[str]:
+    """Where the model's family is known."""
+    kind = config.model.config.get("model_type")
+    if (
+        config.dataset.task == SPAN_SCORING
+        and kind in DEFAULTS
+        and not component_sizes({"model_type": kind}, MASKED, 1)
+    ):
+        yield (
+            f"dataset={brief(config.dataset.name)} asks for masked words, which {brief(config.model.name)} ({kind}) "
+            "was not made for: choose an encoder, or dataset=winogrande"
+        )
 
 
 def _components(config: RunConfig) -> Iterator[str]:
@@ -442,7 +460,7 @@ DATA = tuple(
     f"dataset.{name}"
     for name in (
         "name", "task", "hub", "train_file", "validation_file", "header", "text_columns", "label_column", "labels",
-        "regression", "limit", "validation_limit", "holdout", "examples", "windows", "params",
+        "regression", "choices", "limit", "validation_limit", "holdout", "examples", "windows", "params",
     )
 )  # fmt: skip
 METRICS = ("model", *(f"dataset.{name}" for name in ("task", "objective", "regression", "metric", "metrics")))
@@ -461,6 +479,7 @@ RULES = (
     Rule(_teachers_place, ("distillation.teacher",)),
     Rule(_tokenizer, ("start", "model", "dataset.task")),
     Rule(_heads, ("start", "model.name", "model.from_config", "distillation", *DATA)),
+    Rule(_masked_words, ("model", "dataset.name", "dataset.task")),
     Rule(_components, ("sparsity", "start", "model", "dataset.task", "pruning.components", "pruning.budget_from")),
     Rule(_length, ("model", "dataset.task", "dataset.max_length", "dataset.doc_stride", "dataset.stride")),
     Rule(_data, DATA),

@@ -12,6 +12,7 @@ from typing import Any
 from prunebench.config import DatasetConfig, ModelConfig, RunConfig
 from prunebench.errors import UsageError, brief
 from prunebench.sizes import ALIASES, ANSWER, CAUSAL, CLASSIFY, DECODERS, DEFAULTS, MASKED, component_sizes
+from prunebench.tasks.choices import CHOICES, SPAN_SCORING, read_choices
 from prunebench.tasks.files import Stamp, read_once, stamp
 from prunebench.tasks.labels import label_names
 from prunebench.tasks.tables import file_format
@@ -97,7 +98,7 @@ def num_labels(config: RunConfig) -> int | None:
     dataset = config.dataset
     if dataset.task == "question_answering":
         return 2
-    if dataset.regression or dataset.task == "language_modelling":  # whose head's size follows from the model
+    if dataset.regression or dataset.task in ("language_modelling", *CHOICES):  # its head follows from the model
         return 1
     if dataset.labels is not None:
         return len(set(dataset.labels))
@@ -105,6 +106,18 @@ def num_labels(config: RunConfig) -> int | None:
         return len(own_labels(dataset.train_file, dataset.label_column, stamp(dataset.train_file), dataset.header))
     classes = dataset.params.get("classes")
     return classes if isinstance(classes, int) else None
+
+
+def logits_each(config: RunConfig) -> int | None:
+    """Numbers that the head gives for a training example; None where only the hub's data, or a tokenizer, tell."""
+    dataset = config.dataset
+    if dataset.task == SPAN_SCORING:
+        return 2
+    if dataset.task not in CHOICES:
+        return num_labels(config)
+    if dataset.choices is None and dataset.train_file:
+        return read_choices(read_once(dataset.train_file, dataset.header).take([0])).each
+    return dataset.choices
 
 
 @lru_cache(maxsize=64)
@@ -115,7 +128,7 @@ def own_labels(path: str, column: str, written: Stamp, header: bool) -> tuple[st
 
 def labels_of(dataset: DatasetConfig) -> tuple[str, ...] | None:
     """Names of the classes in the order of their ids; None where there are none, or only the hub's data tell."""
-    if dataset.regression or dataset.task in ("question_answering", "language_modelling"):
+    if dataset.regression or dataset.task in ("question_answering", "language_modelling", *CHOICES):
         return None
     if dataset.labels is not None:
         return tuple(dataset.labels)
@@ -136,7 +149,8 @@ def folder_config(folder: str) -> dict[str, Any] | None:
 def head_class(config: RunConfig) -> str:
     if config.dataset.task == "language_modelling":
         return CAUSAL if objective(config) == "causal" else MASKED
-    return ANSWER if config.dataset.task == "question_answering" else CLASSIFY
+    heads = {"question_answering": ANSWER, SPAN_SCORING: MASKED}
+    return heads.get(config.dataset.task, CLASSIFY)
 
 
 def objective(config: RunConfig) -> str | None:

@@ -102,8 +102,8 @@ def load_model(
     A head fine-tuned for the same Auto class is kept together with its label names, and must have `num_labels` outputs
     and, where both are named, the `labels` in that order. Otherwise head (and a missing pooler) are drawn from `seed`
     alone: torch's global random state neither matters nor changes. from_config: all weights are, for `config`.
-    dropout: instead of every dropout probability of the config. problem: classification, regression or
-    question_answering. Raises UsageError for whatever cannot be loaded completely.
+    dropout: instead of every dropout probability of the config. problem: the task's. Raises UsageError for whatever
+    cannot be loaded completely.
     """
     settings, folder, tuned = _settings(name, head, labels, num_labels, revision, config, from_config, dropout, problem)
     model_class = _head_class(settings, head)
@@ -201,8 +201,11 @@ def _set_labels(
     elif head not in ("AutoModelForSequenceClassification", "AutoModelForTokenClassification"):
         return  # heads whose outputs are no labels
     if tuned and config.num_labels != num_labels:
+        needed = (
+            "and choices are scored by one output" if problem == "multiple_choice" else f"the dataset has {num_labels}"
+        )
         raise UsageError(
-            f"model '{name}' is fine-tuned for {config.num_labels} labels, the dataset has {num_labels}: "
+            f"model '{name}' is fine-tuned for {config.num_labels} labels, {needed}: "
             "use its own dataset, or start from a model without this head"
         )
     own = _label_names(config) if tuned else None

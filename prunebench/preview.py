@@ -9,7 +9,7 @@ from typing import Any
 
 from prunebench.config import RunConfig
 from prunebench.digest import dense_config, prunes
-from prunebench.facts import TrainingData, num_labels, sizes, training_data
+from prunebench.facts import TrainingData, logits_each, sizes, training_data
 from prunebench.options import Options
 from prunebench.plan import Phase, Plan, make_plan
 from prunebench.sparsity.counts import zeros_at
@@ -239,7 +239,7 @@ def _logits(shown: Preview) -> int:
         return budget
     if config.dataset.task == "question_answering":
         return min(8 * count * config.dataset.max_length, budget)  # windows are shorter, so they may fit
-    needed = 4 * count * (num_labels(config) or 2)
+    needed = 4 * count * (logits_each(config) or 2)
     return needed if needed <= budget else 0
 
 

@@ -16,7 +16,6 @@ from prunebench.errors import UsageError
 
 CLASSIFY = "AutoModelForSequenceClassification"
 ANSWER = "AutoModelForQuestionAnswering"
-CHOOSE = "AutoModelForMultipleChoice"
 MASKED = "AutoModelForMaskedLM"
 CAUSAL = "AutoModelForCausalLM"
 
@@ -42,8 +41,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     | {"vocab_size": 30000, "embedding_size": 128, "hidden_size": 4096, "num_attention_heads": 64,
        "intermediate_size": 16384, "num_hidden_groups": 1, "inner_group_num": 1},
     "electra": _BERT
-    | {"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024,
-       "summary_use_proj": True},
+    | {"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
     "deberta": _DEBERTA,
     "deberta-v2": _DEBERTA
     | {"vocab_size": 128100, "hidden_size": 1536, "num_hidden_layers": 24, "num_attention_heads": 24,
@@ -175,9 +173,7 @@ def _deberta_embeddings(c: Config, rows: int) -> Count:
 
 
 def _has_pooler(kind: str, head: str) -> bool:
-    if head == CLASSIFY:
-        return kind in ("bert", "albert")
-    return head == CHOOSE and kind in ("bert", "roberta", "xlm-roberta", "camembert", "albert", "mpnet")
+    return head == CLASSIFY and kind in ("bert", "albert")
 
 
 DECODERS = ("gpt2", "opt")
@@ -186,7 +182,6 @@ _ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "alber
 _FAMILIES = {  # head -> families that have it
     CLASSIFY: (*_ENCODERS, *DECODERS),
     ANSWER: (*_ENCODERS, *DECODERS),
-    CHOOSE: tuple(kind for kind in _ENCODERS if kind != "deberta"),
     MASKED: _ENCODERS,
     CAUSAL: ("bert", "roberta", "xlm-roberta", "camembert", "electra", *DECODERS),
 }
@@ -205,21 +200,12 @@ def _head(c: Config, head: str, n: int) -> Count | None:
     if head == ANSWER:
         n = 2 if decoder else n
         return n * width, n
-    if head == CHOOSE:
-        n = 1
     if decoder:
         return n * width, 0
-    if not _has_dense(c, head):
+    if _has_pooler(kind, head):
         return n * d, n
     p = c.get("pooler_hidden_size", d) if kind.startswith("deberta") else d
     return p * p + n * p, p + n
-
-
-def _has_dense(c: Config, head: str) -> bool:
-    """Whether a dense layer precedes the classifier in the head (where the base has no pooler)."""
-    if head == CHOOSE and c["model_type"] == "electra":
-        return bool(c["summary_use_proj"])
-    return not _has_pooler(c["model_type"], head)
 
 
 def _lm_head(c: Config, decoder: bool) -> Count:

@@ -104,10 +104,8 @@ class TeacherSource:
         return values if self.columns is None else values[self.columns]
 
     def logit_bytes(self) -> int:
-        """Size of all logits in float32: a number a class and example, or two a token for question answering."""
-        if self.task.problem == "question_answering":
-            return 8 * int(self.data.lengths.sum())
-        return 4 * len(self.data) * self.task.num_labels
+        """Size of all logits in float32."""
+        return 4 * int(self.task.logits_each(self.data).sum())
 
     def online(self) -> OnlineTeacher:
         return OnlineTeacher(self.load().to(self.device).eval(), self.task, self.columns, self.autocast)

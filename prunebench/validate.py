@@ -92,6 +92,9 @@ RANGES = (
     Range("dataset.max_answer_length", "[1, 1000000000]", "tokens"),
     Range("dataset.n_best", "[1, 10000]"),
     Range("dataset.stride", "[1, 1000000000]", "tokens; null: half a window"),
+    Range("dataset.choices", "[2, 26]", "null: as many as the first row has"),
+    Range("dataset.margin_alpha", "[0, 1000000]"),
+    Range("dataset.margin_beta", "[0, 1000000]"),
     Range("dataset.limit", "[1, 1000000000]", "null: all examples"),
     Range("dataset.validation_limit", "[1, 1000000000]", "null: all examples"),
     Range("dataset.holdout", "[1, 1000000000]", "null: the validation split"),
@@ -107,7 +110,14 @@ CHOICES: dict[str, Sequence[str]] = {
     "trainer.keep": ("last", "best"),
     "trainer.device": ("auto", "cpu", "cuda", "mps"),
     "tracker.name": ("local", "wandb"),
-    "dataset.task": ("classification", "language_modelling", "question_answering", "synthetic"),
+    "dataset.task": (
+        "classification",
+        "language_modelling",
+        "multiple_choice",
+        "question_answering",
+        "span_scoring",
+        "synthetic",
+    ),
     "dataset.objective": ("auto", "causal", "masked"),
 }
 EXTENDABLE = {f"pruning.{axis}.name": group for axis, group in AXES.items()}

@@ -7,12 +7,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+from transformers import AutoModelForMaskedLM, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
 from prunebench.config import DatasetConfig
-from prunebench.run import run
+from prunebench.run import evaluate_folder, run
 from prunebench.targets import find_targets
 from tests.tiny import tiny_config
 
@@ -92,6 +93,66 @@ def test_question_answering_end_to_end(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (place(result, tmp_path) / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 40
     AutoModelForQuestionAnswering.from_pretrained(place(result, tmp_path) / "model")
+
+
+def make_choices(folder: Path) -> dict[str, str]:
+    """A kind and an unkind ending after some words, in WinoGrande's format; the kind one is right."""
+    words, paths = random.Random(0), {}
+    for split, count in (("train", 256), ("validation", 40)):
+        paths[f"{split}_file"] = str(folder / f"{split}.jsonl")
+        rows = []
+        for _ in range(count):
+            start = " ".join(words.choices(["the", "a", "film", "book", "is", "was", "very"], k=words.randint(2, 9)))
+            answer = words.randint(1, 2)
+            options = [words.choice(["good", "fine"]), words.choice(["bad", "poor"])][:: 1 if answer == 1 else -1]
+            row = {"sentence": f"{start} _ film", "option1": options[0], "option2": options[1], "answer": str(answer)}
+            rows.append(json.dumps(row))
+        Path(paths[f"{split}_file"]).write_text("\n".join(rows))
+    return paths
+
+
+def choice_config(tmp_path: Path, task: str, **changes: Any) -> Any:
+    config = tiny_config(tmp_path, **changes)
+    config.dataset = DatasetConfig(name="choices", task=task, **make_choices(tmp_path), metric="accuracy", max_length=24)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("task", "auto"),
+    [("multiple_choice", AutoModelForSequenceClassification), ("span_scoring", AutoModelForMaskedLM)],
+)
+def test_choices_end_to_end(task: str, auto: Any, tmp_path: Path) -> None:
+    """Dense, cached teacher, pruning, export; the exported model then scores as the run said, and starts another."""
+    config = choice_config(tmp_path, task, trainer__epochs=2)
+    result = run(config)
+    assert result["dense"]["value"] > 0.8  # chance is 0.5
+    assert result["sparsity"]["prunable"] == 0.75
+    folder = place(result, tmp_path)
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == list(range(40))
+    assert {name for line in lines for name in (line["label"], line["prediction"])} <= {"1", "2"}
+    assert np.mean([line["label"] == line["prediction"] for line in lines]) == pytest.approx(result["metric"]["value"])
+    assert evaluate_folder(folder)["metric"]["value"] == result["metric"]["value"]
+    auto.from_pretrained(folder / "model")
+    caches = list((tmp_path / "outputs").rglob("logits.npy"))
+    assert len(caches) == 1 and np.load(caches[0]).shape == (2 * 256,)  # two numbers a question
+    again = choice_config(tmp_path, task, trainer__epochs=2, start=str(folder / "model"))
+    assert run(again)["dense"]["value"] == result["metric"]["value"]  # a start is its own dense model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_scores_choices(family: str, tmp_path: Path) -> None:
+    config = family_config(tmp_path, family)
+    config.dataset = choice_config(tmp_path, "multiple_choice").dataset
+    result = run(config)
+    assert AutoModelForSequenceClassification.from_pretrained(place(result, tmp_path) / "model").config.num_labels == 1
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"gpt2", "opt"}))
+def test_every_encoder_scores_spans(family: str, tmp_path: Path) -> None:
+    config = family_config(tmp_path, family)
+    config.dataset = choice_config(tmp_path, "span_scoring").dataset
+    AutoModelForMaskedLM.from_pretrained(place(run(config), tmp_path) / "model")
 
 
 def test_regression_end_to_end(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from prunebench import models, sizes, targets
 from prunebench.errors import UsageError
 
-HEADS = (sizes.CLASSIFY, sizes.ANSWER, sizes.CHOOSE, sizes.MASKED, sizes.CAUSAL)
+HEADS = (sizes.CLASSIFY, sizes.ANSWER, sizes.MASKED, sizes.CAUSAL)
 CONF = Path(__file__).parents[1] / "conf" / "model"
 
 # Odd numbers wherever a family allows them, so that no two sizes can stand in for each other.
@@ -35,7 +35,7 @@ TINY: dict[str, list[dict[str, Any]]] = {
         BERT | {"embedding_size": 7},
         BERT | {"embedding_size": 12, "num_hidden_groups": 3, "inner_group_num": 2, "num_hidden_layers": 6},
     ],
-    "electra": [BERT | {"embedding_size": 7}, BERT | {"embedding_size": 12, "summary_use_proj": False}],
+    "electra": [BERT | {"embedding_size": 7}, BERT | {"embedding_size": 12}],
     "deberta": [
         BERT,
         RELATIVE,
@@ -138,15 +138,12 @@ def test_published_component_sizes() -> None:
     large = sizes.component_sizes(config, sizes.CLASSIFY, 1)
     assert large is not None
     assert (large["encoder"], large["embeddings"], large["head"]) == (301_989_888, 51_998_720, 1_049_600)
-    choice = sizes.component_sizes(config, sizes.CHOOSE, 5)  # the dense layer is the base's pooler here
-    assert choice is not None
-    assert (choice["pooler"], choice["head"]) == (1_048_576, 1_024)
 
 
 def test_unknown_families_and_heads_are_none() -> None:
     assert sizes.component_sizes({"model_type": "bertish"}, sizes.CLASSIFY, 2) is None
     assert sizes.component_sizes({}, sizes.CLASSIFY, 2) is None
-    assert sizes.component_sizes({"model_type": "gpt2"}, sizes.CHOOSE, 2) is None
+    assert sizes.component_sizes({"model_type": "gpt2"}, sizes.MASKED, 2) is None
     assert sizes.component_sizes({"model_type": "bert"}, "AutoModelForSomething", 2) is None
 
 
@@ -197,7 +194,7 @@ def test_minilm_counts_agree() -> None:
     if not folder.is_dir():
         pytest.skip("no MiniLM here")
     config, total, size = sizes.read_folder(folder)
-    counted = sizes.component_sizes(config, sizes.CHOOSE, 1)  # BertModel with pooler, and a classifier of 384 + 1
+    counted = sizes.component_sizes(config, sizes.CLASSIFY, 1)  # BertModel with pooler, and a classifier of 384 + 1
     assert counted is not None
     assert counted["encoder"] == 6 * (4 * 384**2 + 2 * 384 * 1536) == 10_616_832
     assert total == sum(counted.values()) - 385

@@ -34,7 +34,9 @@ class Cost:
         """In words."""
         if self.stated >= 0.995 * self.hours > 0:
             return "as stated in the source"
-        return "estimated" if self.stated == 0 else f"{100 * self.stated / self.hours:.0f} % as stated, the rest estimated"
+        return (
+            "estimated" if self.stated == 0 else f"{100 * self.stated / self.hours:.0f} % as stated, the rest estimated"
+        )
 
 
 @dataclass(frozen=True)

@@ -76,14 +76,17 @@ def _question_answering(dataset: DatasetConfig, count: int, rng: random.Random) 
         asked = rng.randrange(3)
         start = context.index(told[asked][0]) + len(f"the {aspects[asked]} was ")
         answers = {"text": [told[asked][1]], "answer_start": [start]}
-        rows.append({"id": str(index), "context": context, "question": f"how was the {aspects[asked]}?", "answers": answers})
+        rows.append(
+            {"id": str(index), "context": context, "question": f"how was the {aspects[asked]}?", "answers": answers}
+        )
     return _lines(rows)
 
 
 def _text(dataset: DatasetConfig, count: int, rng: random.Random) -> str:
     """Lines of about 40 words."""
     return "".join(
-        ". ".join(clause(rng, rng.choice(ASPECTS), rng.random() < 0.5)[0] for _ in range(10)) + ".\n" for _ in range(count)
+        ". ".join(clause(rng, rng.choice(ASPECTS), rng.random() < 0.5)[0] for _ in range(10)) + ".\n"
+        for _ in range(count)
     )
 
 
@@ -114,7 +117,13 @@ def write_tokenizer(folder: Path, length: int, data: Path | None) -> Vocabulary:
         place = folder / "tokenizer"
         pieces = [*SPECIAL, *sorted({*ASPECTS, *BAD, *GOOD, *OTHER, *letters, *(f"##{letter}" for letter in letters)})]
     settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": length}
-    settings |= {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    settings |= {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
     if not (place / "tokenizer_config.json").is_file():
         write_text(place / "vocab.txt", "\n".join(pieces) + "\n")
         write_text(place / "tokenizer_config.json", json.dumps(settings) + "\n")

@@ -103,7 +103,9 @@ def _chosen(table: Published, request: Request) -> list[Cell]:
     cells = [cell for cell in table.cells if all(_matches(cell, pattern) for pattern in request.only)]
     if not cells:
         names = ", ".join(dict.fromkeys(cell.name for cell in table.cells[:3]))
-        raise UsageError(f"--only {' '.join(map(brief, request.only))}: no cell of {table.name} matches; there are {names}, ...")
+        raise UsageError(
+            f"--only {' '.join(map(brief, request.only))}: no cell of {table.name} matches; there are {names}, ..."
+        )
     return cells
 
 

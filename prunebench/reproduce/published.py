@@ -133,7 +133,10 @@ def _table(path: Path, content: Any) -> Published:
     for name, allowed in (("verified", get_args(Verified)), ("levels_of", get_args(Denominator))):
         _check_choice(written.get(name, allowed[0]), allowed, name)
     words = {name: _words(written.get(name, {}), name) for name in ("rows", "data", "first")}
-    common = {"levels_of": written.get("levels_of", "encoder"), "error": _number(written.get("reading_error", 0.0), "reading_error")}
+    common = {
+        "levels_of": written.get("levels_of", "encoder"),
+        "error": _number(written.get("reading_error", 0.0), "reading_error"),
+    }
     blocks = written["cells"] if isinstance(written["cells"], list) else []
     cells = tuple(cell for index, block in enumerate(blocks) for cell in _cells(block, index, words, common))
     _check_cells(cells)
@@ -201,7 +204,9 @@ def _names(value: Any, known: Mapping[str, Any], where: str) -> list[str]:
     names = value if isinstance(value, list) else [value]
     for name in names:
         if name not in known:
-            raise _Wrong(f"{where} {brief(name)} is not described{did_you_mean(name, known)}; there are {', '.join(known)}")
+            raise _Wrong(
+                f"{where} {brief(name)} is not described{did_you_mean(name, known)}; there are {', '.join(known)}"
+            )
     return names
 
 

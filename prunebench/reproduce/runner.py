@@ -10,11 +10,16 @@ def run_grid(grid: Grid, config_dir: str | None, force: bool) -> dict[str, str]:
     from prunebench.run import run
     from prunebench.validate import check
     from prunebench.reproduce.outcome import Finished, settle, member_name
+
     for planned in grid.runnable:
         for words in (planned.first or {}).values():
-            c = load_config(list(words)); check(c); run(c)
+            c = load_config(list(words))
+            check(c)
+            run(c)
     for planned in grid.runnable:
         planned = settle(planned, Finished(grid.outputs))
         for seed in grid.seeds:
-            c = load_config(planned.seeded(seed)); check(c); run(c)
+            c = load_config(planned.seeded(seed))
+            check(c)
+            run(c)
     return {}

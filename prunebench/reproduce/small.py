@@ -16,7 +16,13 @@ from prunebench.reproduce.local import real_data
 FOLDER = "small"  # below `outputs`: what is small stands apart
 LENGTH = 64  # tokens
 PLAIN_CRITERIA = ("magnitude", "random", "movement", "soft_movement")  # look at no examples
-TRAINER = ["trainer.epochs=1", "trainer.batch_size=16", "trainer.lr=1e-3", "trainer.threads=1", "trainer.precision=fp32"]
+TRAINER = [
+    "trainer.epochs=1",
+    "trainer.batch_size=16",
+    "trainer.lr=1e-3",
+    "trainer.threads=1",
+    "trainer.precision=fp32",
+]
 
 
 @dataclass(frozen=True)

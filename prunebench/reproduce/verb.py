@@ -90,7 +90,13 @@ def _plan(grid: Grid, args: Namespace) -> Answer:
     from prunebench.reproduce.cost import cost
 
     total = cost(grid)
-    told = [*view.header(grid), "", *_laid_out(view.GRID, view.planned_rows(grid), args), "", *view.cost_lines(grid, total)]
+    told = [
+        *view.header(grid),
+        "",
+        *_laid_out(view.GRID, view.planned_rows(grid), args),
+        "",
+        *view.cost_lines(grid, total),
+    ]
     return Answer(_every_line(told, grid), view.plan_json(grid, total), small=grid.small is not None)
 
 

@@ -33,7 +33,14 @@ LISTED = ["table", "paper", "table or figure", "published numbers", "runs", "GPU
 
 def listed(tables: Sequence[Published]) -> Rows:
     return [
-        [table.name, table.paper, table.where, VERIFIED[table.verified], str(3 * len(table.cells)), _listed_hours(table)]
+        [
+            table.name,
+            table.paper,
+            table.where,
+            VERIFIED[table.verified],
+            str(3 * len(table.cells)),
+            _listed_hours(table),
+        ]
         for table in tables
     ]
 
@@ -61,9 +68,13 @@ def header(grid: Grid) -> list[str]:
     """What the table is, and where its published numbers are from."""
     table = grid.table
     result = [f"{table.name}: {table.description}", f"{table.paper}: {table.where} ({table.url})"]
-    result.append(f"published numbers: {VERIFIED[table.verified]}" + (f", means of {table.seeds} seeds" if table.seeds else ""))
+    result.append(
+        f"published numbers: {VERIFIED[table.verified]}" + (f", means of {table.seeds} seeds" if table.seeds else "")
+    )
     if grid.small:
-        result.append("small scale: random models of two layers, two levels, one seed, every way on the first data, one on the others")
+        result.append(
+            "small scale: random models of two layers, two levels, one seed, every way on the first data, one on the others"
+        )
     return result
 
 
@@ -104,7 +115,11 @@ def cost_lines(grid: Grid, cost: Cost) -> list[str]:
     before = cost.runs - own
     result = [
         f"{own} runs ({len(grid.runnable)} cells, {len(grid.seeds)} seed{'s' * (len(grid.seeds) > 1)})"
-        + (f" and {before} before them (dense models{', sparse models' * bool(first)}), each once" if before > 0 else "")
+        + (
+            f" and {before} before them (dense models{', sparse models' * bool(first)}), each once"
+            if before > 0
+            else ""
+        )
         + (f"; {refused} cells are refused" if refused else "")
     ]
     if grid.small:

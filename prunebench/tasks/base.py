@@ -26,11 +26,11 @@ __all__ = ["Encoded", "Feature", "Heads", "Prediction", "Row", "Task", "load_tas
 
 ENCODING = 1  # raise it when the same data and settings come to be encoded otherwise
 NOT_TASKS = {
-    "base", "encoding", "files", "labels", "metrics", "questions", "rows", "settings", "sources", "spans", "squad",
-    "tables", "texts", "tokens",
+    "base", "choices", "encoding", "files", "labels", "metrics", "questions", "rows", "settings", "sources", "spans",
+    "squad", "tables", "texts", "tokens",
 }  # fmt: skip
 
-Heads = dict[str, Tensor]  # classification {"logits": (B, C)}; question answering {"start": (B, L), "end": (B, L)}
+Heads = dict[str, Tensor]  # classification, choices {"logits": (B, C)}; question answering {"start", "end": (B, L)}
 Row = dict[str, np.ndarray]  # one example's heads, unpadded, float32
 Prediction = dict[str, Any]  # one example's line of predictions.jsonl
 
@@ -110,12 +110,16 @@ class Task(ABC):
     @property
     @abstractmethod
     def labels(self) -> list[str] | None:
-        """Names in the order of their ids; None for regression and question answering."""
+        """Names in the order of their ids; None where the model's outputs stand for no fixed classes."""
 
     @property
     @abstractmethod
     def num_labels(self) -> int:
-        """Width of the model's head: classes, 1 for regression, 2 (start, end) for question answering."""
+        """Width of the model's head: classes, 1 for regression and choices, 2 (start, end) for question answering."""
+
+    def logits_each(self, data: Encoded) -> np.ndarray:
+        """(n,) how many numbers the output heads give for each example of a split."""
+        return np.full(len(data), self.num_labels)
 
     @abstractmethod
     def content(self, split: str) -> Any:

@@ -14,10 +14,10 @@ from prunebench.cache import made_once, save_array
 
 META = "meta.json"
 INPUTS = ("input_ids", "token_type_ids")  # the ragged columns a model reads; attention_mask follows from lengths
-LABELS = ("labels", "start_positions", "end_positions")
+FLAT = ("labels", "start_positions", "end_positions", "choice_lengths", "span_starts", "span_ends")  # (n,) or (n, C)
 
 Columns = Mapping[str, np.ndarray]
-Feature = dict[str, Any]  # ragged columns: int arrays (length,); the others: numpy scalars
+Feature = dict[str, Any]  # ragged columns: int arrays (length,); the others: numpy scalars, or arrays (C,)
 
 
 class Encoded:
@@ -38,7 +38,7 @@ class Encoded:
         self.lengths: np.ndarray = np.diff(self.bounds)
         total = int(self.bounds[-1])
         self._ragged = [name for name in INPUTS if name in columns]
-        self._flat = [name for name in LABELS if name in columns]
+        self._flat = [name for name in FLAT if name in columns]
         expected = {name: total if name in self._ragged else len(self) for name in self._ragged + self._flat}
         wrong = [name for name, size in expected.items() if len(columns[name]) != size]
         if wrong:
@@ -53,7 +53,7 @@ class Encoded:
         return row
 
     def batch(self, indices: Iterable[int]) -> list[Feature]:
-        """The model's inputs and the labels of some examples, for `Task.collate`; read-only views."""
+        """Ragged inputs and flat columns (labels, ...) of some examples, for `Task.collate`; read-only views."""
         ragged = [(name, self.columns[name]) for name in self._ragged]
         flat = [(name, self.columns[name]) for name in self._flat]
         features = []

@@ -14,6 +14,7 @@ from typing import Any
 
 from prunebench.config import DatasetConfig
 from prunebench.errors import UsageError
+from prunebench.tasks.choices import CHOICES, SPAN_SCORING, read_blanks, read_choices
 from prunebench.tasks.labels import label_names
 from prunebench.tasks.questions import read_questions
 from prunebench.tasks.rows import read_rows
@@ -86,7 +87,7 @@ def _splits(dataset: DatasetConfig) -> list[tuple[str, str]]:
 
 def _labels(table: Table, dataset: DatasetConfig) -> Sequence[str] | None:
     """None: numbers, or answers."""
-    if dataset.regression or dataset.task in (QUESTIONS, TEXT):
+    if dataset.regression or dataset.task in (QUESTIONS, TEXT, *CHOICES):
         return None
     return dataset.labels if dataset.labels is not None else label_names(table, dataset.label_column)
 
@@ -98,5 +99,9 @@ def _read_split(table: Table, split: str, dataset: DatasetConfig, labels: Sequen
     rows = table.take(choose(len(table), split, dataset))
     if dataset.task == QUESTIONS:
         read_questions(rows)
+    elif dataset.task == SPAN_SCORING:
+        read_blanks(rows)
+    elif dataset.task in CHOICES:
+        read_choices(rows, dataset.choices)
     else:
         read_rows(rows, dataset, labels)

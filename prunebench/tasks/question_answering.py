@@ -17,7 +17,7 @@ from prunebench.config import DatasetConfig
 from prunebench.errors import UsageError
 from prunebench.tasks import squad
 from prunebench.tasks.base import Heads, Prediction, Row, Task, require_finite
-from prunebench.tasks.encoding import Columns
+from prunebench.tasks.encoding import Columns, Encoded
 from prunebench.tasks.questions import Questions, read_questions
 from prunebench.tasks.spans import best_span, token_span
 from prunebench.tasks.tables import Table
@@ -114,6 +114,9 @@ class QuestionAnsweringTask(Task):
         }
 
     # what a model does with them
+
+    def logits_each(self, data: Encoded) -> np.ndarray:
+        return len(HEADS) * data.lengths
 
     def heads(self, outputs: Any, batch: Mapping[str, Tensor]) -> Heads:
         """{"start": (B, L), "end": (B, L)}: padding can neither be chosen nor be distilled."""

@@ -9,10 +9,12 @@ import numpy as np
 
 from prunebench.config import DatasetConfig
 from prunebench.errors import UsageError, brief, did_you_mean
+from prunebench.tasks.choices import CHOICES, MULTIPLE_CHOICE
 
 METRICS = {  # ours, by problem: is higher better?
     "classification": {"accuracy": True, "f1": True, "matthews_correlation": True},
     "regression": {"pearson": True, "spearmanr": True, "mse": False},
+    "multiple_choice": {"accuracy": True},
     "question_answering": {"f1": True, "exact_match": True},
     "causal_language_modelling": {"perplexity": False},
     "masked_language_modelling": {"masked_perplexity": False, "masked_accuracy": True},
@@ -29,6 +31,8 @@ SUBSET_SEED, HOLDOUT_SEED = 20231213, 542  # fixed: the same examples whatever t
 
 def problem_of(dataset: DatasetConfig, objective: str | None) -> str | None:
     """The key in METRICS; None where the objective of language modelling is not known."""
+    if dataset.task in CHOICES:
+        return MULTIPLE_CHOICE
     if dataset.task == "question_answering":
         return dataset.task
     if dataset.task == "language_modelling":

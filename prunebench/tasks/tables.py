@@ -71,7 +71,7 @@ class Table:
             if not isinstance(value, str):
                 what = "missing" if value is None else f"a {type(value).__name__}, not a text"
                 raise UsageError(f"{self.where(row)}: '{brief(name)}' is {what}")
-            if not value.isascii() and not _is_unicode(value):
+            if not value.isascii() and not is_unicode(value):
                 raise UsageError(f"{self.where(row)}: '{brief(name)}' holds half a surrogate pair, which is no letter")
         return values
 
@@ -79,7 +79,7 @@ class Table:
         return self.header and any(name == "" or name.isdecimal() or len(name) > 40 for name in self.columns)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """JSON's \\ud800 alone is a string for Python, but no tokenizer takes it."""
     try:
         text.encode()
