@@ -26,6 +26,8 @@ LISTINGS = {  # what `prunebench ls` calls a group
     "distillation": "distillation",
     "trainers": "trainer",
     "trackers": "tracker",
+    "launchers": "launcher",
+    "searches": "search",
 }
 
 PUBLISHED = "published"  # a folder of conf/ that holds no choices: the tables of `prunebench reproduce`

@@ -12,6 +12,7 @@ from prunebench.facts import sizes, training_data
 from prunebench.preview import preview
 from prunebench.reproduce.grid import Grid
 from prunebench.reproduce.identify import settings_digest
+from prunebench.tasks.choices import SPAN_SCORING
 
 RATE = 1e13  # operations a second: an epoch of BERT-base on SQuAD in half an hour, as oBERT states for a card of 24 GB
 MODEL = (
@@ -98,4 +99,4 @@ def _recomputations(config: RunConfig) -> int:
 
 def _texts(config: RunConfig) -> int:
     """Texts that the model reads for an example: with several choices one each."""
-    return int(getattr(config.dataset, "choices", None) or 1)
+    return config.dataset.choices or (2 if config.dataset.task == SPAN_SCORING else 1)

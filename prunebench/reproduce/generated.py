@@ -82,6 +82,42 @@ def _question_answering(dataset: DatasetConfig, count: int, rng: random.Random) 
     return _lines(rows)
 
 
+def _choices(dataset: DatasetConfig, count: int, rng: random.Random) -> str:
+    """In the format in which the data set that they stand for is published."""
+    make = next((make for name, make in FORMATS.items() if dataset.name.startswith(name)), _race)
+    return _lines([make(rng) for _ in range(count)])
+
+
+def _commonsense_qa(rng: random.Random) -> dict[str, Any]:
+    text, right = clause(rng, aspect := rng.choice(ASPECTS), good := rng.random() < 0.5)
+    texts = [right, *rng.sample(BAD if good else GOOD, 4)]
+    rng.shuffle(texts)
+    choices = [{"label": label, "text": text} for label, text in zip("ABCDE", texts, strict=True)]
+    question = {"stem": f"{text}. how was the {aspect}?", "choices": choices}
+    return {"question": question, "answerKey": "ABCDE"[texts.index(right)]}
+
+
+def _winogrande(rng: random.Random) -> dict[str, Any]:
+    options = rng.sample(ASPECTS, 2)
+    good = rng.random() < 0.5
+    adjective = rng.choice(GOOD if good else BAD)
+    sentence = f"i loved the {options[0]} and hated the {options[1]}, so the _ was {adjective}."
+    return {"sentence": sentence, "option1": options[0], "option2": options[1], "answer": "1" if good else "2"}
+
+
+def _race(rng: random.Random) -> dict[str, Any]:
+    question = _commonsense_qa(rng)
+    article, asked = question["question"]["stem"].split(". ")
+    texts = [choice["text"] for choice in question["question"]["choices"] if choice["label"] != "E"]
+    answer = question["answerKey"]
+    if answer == "E":
+        texts[0], answer = question["question"]["choices"][4]["text"], "A"
+    return {"article": article + ".", "question": asked, "options": texts, "answer": answer}
+
+
+FORMATS = {"commonsense_qa": _commonsense_qa, "winogrande": _winogrande, "race": _race}
+
+
 def _text(dataset: DatasetConfig, count: int, rng: random.Random) -> str:
     """Lines of about 40 words."""
     return "".join(
@@ -97,6 +133,8 @@ def _lines(rows: Rows) -> str:
 WRITERS: dict[str, tuple[Callable[[DatasetConfig, int, random.Random], str], str]] = {
     "classification": (_classification, "tsv"),
     "question_answering": (_question_answering, "jsonl"),
+    "multiple_choice": (_choices, "jsonl"),
+    "span_scoring": (_choices, "jsonl"),
     "language_modelling": (_text, "txt"),
 }
 

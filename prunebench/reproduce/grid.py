@@ -55,6 +55,11 @@ class Grid:
     small: Small | None
     changed: tuple[str, ...]
 
+    @property
+    def comparable(self) -> bool:
+        """Whether a difference to the published numbers means something."""
+        return self.small is None and not self.changed and not self.table.not_comparable
+
     @cached_property
     def runnable(self) -> tuple[Planned, ...]:
         return tuple(planned for planned in self.cells if planned.refused is None)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
+from prunebench.compare import mean_std, paired_interval
 from prunebench.compose import load_config, read_run_config
 from prunebench.config import RunConfig
 from prunebench.errors import UsageError
@@ -17,8 +17,6 @@ from prunebench.paths import RunFolder
 from prunebench.reproduce.grid import Grid, Planned
 from prunebench.reproduce.identify import settings_digest
 from prunebench.reproduce.published import Score
-
-CONFIDENCE = 0.95
 
 
 class Finished:
@@ -62,22 +60,17 @@ class Ours:
 
     @property
     def mean(self) -> float | None:
-        return mean(self.values) if self.values else None
+        return mean_std(self.values).mean if self.values else None
 
     @property
     def std(self) -> float | None:
-        return stdev(self.values) if len(self.values) > 1 else None
+        return mean_std(self.values).std if self.values else None
 
-    @cached_property
+    @property
     def interval(self) -> tuple[float, float] | None:
-        """Student's interval of the mean; None below two seeds."""
-        if self.mean is None or self.std is None:
-            return None
-        from scipy.stats import t as student
-
-        count = len(self.values)
-        half = float(student.ppf((1 + CONFIDENCE) / 2, count - 1)) * self.std / count**0.5
-        return self.mean - half, self.mean + half
+        """Student's 95 % interval of the mean; None for too few seeds, see `compare`."""
+        found = paired_interval(self.values) if self.values else None
+        return None if found is None or found.low is None or found.high is None else (found.low, found.high)
 
 
 @dataclass(frozen=True)
@@ -154,7 +147,7 @@ def lines(outcome: Outcome, grid: Grid) -> Iterator[Line]:
     for metric, score in outcome.planned.cell.scores.items():
         found = (result["metrics"].get(metric) for result in outcome.results.values())
         values = tuple(_unit(outcome.planned.config, metric) * value for value in found if value is not None)
-        yield Line(outcome.planned, metric, Ours(values), score, comparable=grid.small is None and not grid.changed)
+        yield Line(outcome.planned, metric, Ours(values), score, grid.comparable)
 
 
 def _unit(config: RunConfig, metric: str) -> float:

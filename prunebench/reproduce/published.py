@@ -73,10 +73,11 @@ class Published:
     gpu_hours: float | None = None  # of the whole grid with three seeds, as `--plan` computes them
     hours_per_epoch: Mapping[str, float] = field(default_factory=dict)  # stated in the source, by data
     reading_error: float = 0.0
+    not_comparable: str = ""  # why no difference may be drawn even from a complete run
 
 
 WRITTEN = {f.name: f for f in fields(Published) if f.name not in ("name", "file", "description", "notes")}
-BLOCK = ("row", "data", "metrics", "levels", "of")
+BLOCK = ("row", "data", "metrics", "levels", "of", "reading_error")
 
 
 def find_tables(config_dir: str | None = None) -> dict[str, Path]:
@@ -127,23 +128,22 @@ class _Wrong(Exception):
 
 
 def _table(path: Path, content: Any) -> Published:
-    written = _mapping(content, "the file")
-    _check_keys(written, WRITTEN, "", [n for n, f in WRITTEN.items() if _is_needed(f)])
-    header = [line for line in Option(PUBLISHED, path.stem, path).header()]
-    for name, allowed in (("verified", get_args(Verified)), ("levels_of", get_args(Denominator))):
-        _check_choice(written.get(name, allowed[0]), allowed, name)
-    words = {name: _words(written.get(name, {}), name) for name in ("rows", "data", "first")}
-    common = {
-        "levels_of": written.get("levels_of", "encoder"),
-        "error": _number(written.get("reading_error", 0.0), "reading_error"),
-    }
-    blocks = written["cells"] if isinstance(written["cells"], list) else []
-    cells = tuple(cell for index, block in enumerate(blocks) for cell in _cells(block, index, words, common))
+    written = dict(_mapping(content, "the file"))
+    _check_keys(written, WRITTEN, "", [name for name, described in WRITTEN.items() if _is_needed(described)])
+    _check_choice(written["verified"], get_args(Verified), "verified")
+    _check_choice(written.setdefault("levels_of", "encoder"), get_args(Denominator), "levels_of")
+    for name in ("rows", "data", "first"):
+        written[name] = _words(written.get(name, {}), name)
+    for name in ("gpu_hours", "reading_error"):
+        written[name] = _number(written[name], name) if name in written else WRITTEN[name].default
+    if not isinstance(written["cells"], list):
+        raise _Wrong("cells must be a list")
+    cells = tuple(cell for index, block in enumerate(written.pop("cells")) for cell in _cells(block, index, written))
     _check_cells(cells)
-    rest = {name: value for name, value in written.items() if name not in (*words, "cells")}
-    description = next((line for line in header if line), path.stem)
-    notes = " ".join(line for line in header[header.index(description) + 1 :] if line) if header else ""
-    return Published(name=path.stem, file=path, description=description, notes=notes, cells=cells, **words, **rest)
+    header = [line for line in Option(PUBLISHED, path.stem, path).header() if line] or [path.stem]
+    return Published(
+        name=path.stem, file=path, description=header[0], notes=" ".join(header[1:]), cells=cells, **written
+    )
 
 
 def _is_needed(described: Any) -> bool:
@@ -187,17 +187,18 @@ def _number(value: Any, name: str) -> float:
     return float(value)
 
 
-def _cells(block: Any, index: int, words: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any]) -> Iterator[Cell]:
+def _cells(block: Any, index: int, table: Mapping[str, Any]) -> Iterator[Cell]:
     """The cells of one item of `cells`: one or several rows and data sets, with the levels of each."""
     where = f"cells[{index}]: "
     block = _mapping(block, f"cells[{index}]")
     _check_keys(block, BLOCK, where, ["row", "data", "metrics", "levels"])
-    of = block.get("of", common["levels_of"])
-    _check_choice(of, get_args(Denominator), f"cells[{index}].of")
-    for row in _names(block["row"], words["rows"], f"{where}row"):
-        for data in _names(block["data"], words["data"], f"{where}data"):
+    of = block.get("of", table["levels_of"])
+    _check_choice(of, get_args(Denominator), f"{where}of")
+    error = _number(block.get("reading_error", table["reading_error"]), f"{where}reading_error")
+    for row in _names(block["row"], table["rows"], f"{where}row"):
+        for data in _names(block["data"], table["data"], f"{where}data"):
             for level, scores in _levels(block["levels"], where):
-                yield Cell(row, data, level, of, _scores(block["metrics"], scores, common["error"], where))
+                yield Cell(row, data, level, of, _scores(block["metrics"], scores, error, where))
 
 
 def _names(value: Any, known: Mapping[str, Any], where: str) -> list[str]:

@@ -19,7 +19,7 @@ PLAIN_CRITERIA = ("magnitude", "random", "movement", "soft_movement")  # look at
 TRAINER = [
     "trainer.epochs=1",
     "trainer.batch_size=16",
-    "trainer.lr=1e-3",
+    "trainer.accumulation=1", "trainer.lr=1e-3",
     "trainer.threads=1",
     "trainer.precision=fp32",
 ]
@@ -43,12 +43,12 @@ class Small:
         Args:
             keep_model: the model is that of an earlier small run.
         """
-        files = Path(self.folder) / ".data"
+        files = Path(self.folder).absolute() / ".data"
         data, described = (self.data and real_data(config.dataset, self.data)) or (None, "")
         if data is None:
             data, described = generated.write(config.dataset, files), "generated data"
         model = [] if keep_model else self._model(config, files)
-        return [*model, *data, *TRAINER, *_schedule(config), f"outputs={self.folder}"], f"small: {described}"
+        return [*model, *data, *TRAINER, *_schedule(config), f"outputs={self.folder}"], described
 
     def _model(self, config: RunConfig, files: Path) -> list[str]:
         """Of the family of the model that it stands for."""

@@ -15,7 +15,7 @@ from prunebench.reproduce.published import Published, Score
 VERIFIED = {
     "READ": "read in the source",
     "COMPUTED": "computed from what was read in the source",
-    "DIGITISED": "digitised: measured off a plot",
+    "DIGITISED": "digitised, that is measured off a plot (~, to as many points as stand in brackets)",
     "NONE": "none verified",
 }
 NOT_COMPARABLE = {
@@ -91,10 +91,10 @@ def _planned_row(planned: Planned, grid: Grid) -> list[str]:
     cell = planned.cell
     scores = ", ".join(f"{name} {_published(score)}" for name, score in cell.scores.items() if score)
     if planned.refused:
-        return [cell.data, cell.row, sparsity(planned), "refused", "", planned.refused]
+        return [_data(planned), cell.row, sparsity(planned), "refused", "", planned.refused]
     hours = run_hours(planned.config, _stated(planned, grid)).hours
     shown = "unknown" if hours is None else f"{hours:.2g}" if hours < 10 else f"{hours:.0f}"
-    return [cell.data, cell.row, sparsity(planned), _epochs(planned), shown, scores or "none"]
+    return [_data(planned), cell.row, sparsity(planned), _epochs(planned), shown, scores or "none"]
 
 
 def _stated(planned: Planned, grid: Grid) -> float | None:
@@ -114,7 +114,7 @@ def cost_lines(grid: Grid, cost: Cost) -> list[str]:
     own = len(grid.runnable) * len(grid.seeds)
     before = cost.runs - own
     result = [
-        f"{own} runs ({len(grid.runnable)} cells, {len(grid.seeds)} seed{'s' * (len(grid.seeds) > 1)})"
+        f"{own} runs ({len(grid.runnable)} cells, {_seeds(len(grid.seeds))})"
         + (
             f" and {before} before them (dense models{', sparse models' * bool(first)}), each once"
             if before > 0
@@ -155,7 +155,7 @@ def compared_rows(found: Sequence[Outcome], grid: Grid) -> Rows:
 
 def _compared_row(line: Line, outcome: Outcome, grid: Grid) -> list[str]:
     cell = line.planned.cell
-    start = [cell.data, cell.row, sparsity(line.planned), line.metric]
+    start = [_data(line.planned), cell.row, sparsity(line.planned), line.metric]
     published = _published(line.published)
     if line.planned.refused:
         return [*start, "refused", "", published, "", line.planned.refused]
@@ -174,7 +174,11 @@ def _interval(line: Line) -> str:
     if not line.ours.values:
         return ""
     interval = line.ours.interval
-    return "none: 1 seed" if interval is None else f"[{interval[0]:.2f}, {interval[1]:.2f}]"
+    return f"none: {_seeds(len(line.ours.values))}" if interval is None else f"[{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' * (count != 1)}"
 
 
 def _published(score: Score | None) -> str:
@@ -182,7 +186,7 @@ def _published(score: Score | None) -> str:
         return "none"
     about = "~" if score.error else ""
     spread = f" ± {score.std:g}" if score.std is not None else ""
-    misread = f" (read off a plot, to {score.error:g})" if score.error else ""
+    misread = f" (to {score.error:g})" if score.error else ""
     return f"{about}{score.value:g}{spread}{misread}"
 
 
@@ -198,14 +202,14 @@ def _mark(line: Line, outcome: Outcome, grid: Grid) -> str:
     if outcome.reasons:
         marks += [f"failed: {reason}" for reason in outcome.reasons]
     elif missing and outcome.results:
-        marks.append(f"{missing} seeds to run")
+        marks.append(f"{_seeds(missing)} to run")
     return "; ".join(marks)
 
 
 def why_not_comparable(grid: Grid) -> list[str]:
-    if grid.small:
-        return [NOT_COMPARABLE["small"]]
-    return [NOT_COMPARABLE["changed"].format(", ".join(grid.changed))] if grid.changed else []
+    reasons = [NOT_COMPARABLE["small"]] if grid.small else []
+    reasons += [NOT_COMPARABLE["changed"].format(", ".join(grid.changed))] if grid.changed else []
+    return reasons + ([f"no differences: {grid.table.not_comparable}"] if grid.table.not_comparable else [])
 
 
 def compared_json(found: Sequence[Outcome], grid: Grid) -> dict[str, Any]:
@@ -235,6 +239,10 @@ def _line_json(line: Line, outcome: Outcome) -> dict[str, Any]:
 
 def scale(grid: Grid) -> str:
     return "small" if grid.small else "full"
+
+
+def _data(planned: Planned) -> str:
+    return f"{planned.cell.data} ({planned.scale})" if planned.scale else planned.cell.data
 
 
 def sparsity(planned: Planned) -> str:
