@@ -66,6 +66,8 @@ class Small:
 def _schedule(config: RunConfig) -> Iterator[str]:
     """An epoch has four steps, and an example is looked at by no more than the data have."""
     schedule = config.pruning.schedule
+    if any(phase.epochs is None and phase.units < 1 for phase in schedule.phases):
+        yield "trainer.epochs=3"  # so that a tenth of the unit is a step
     if schedule.prunings_per_epoch is not None:
         yield "pruning.schedule.prunings_per_epoch=2"
     if schedule.prune_every is not None:
