@@ -298,7 +298,7 @@ def add_reproduce(parser: Parser) -> None:
     parser.add_argument("--show", action="store_true", help="print what is finished, and run nothing")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds 1 to N of every cell (default: 3)")
     parser.add_argument("--only", action="append", default=[], metavar="PATTERN",
-                        help="cells whose name (data | way | level) holds it, * and ? allowed; again: both")  # fmt: skip
+                        help="cells whose name (data | way | level) holds it; * and ? allowed")  # fmt: skip
     parser.add_argument("--scale", default="full", metavar="small", help="in minutes: tiny models, few data, few cells")
     parser.add_argument("--data", metavar="DIR", help="of the small scale: real data, laid out as ../shared/data")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")

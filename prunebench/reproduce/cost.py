@@ -16,14 +16,14 @@ from prunebench.tasks.choices import SPAN_SCORING
 
 RATE = 1e13  # operations a second: an epoch of BERT-base on SQuAD in half an hour, as oBERT states for a card of 24 GB
 MODEL = (
-    "6 operations a weight and token (2 more for a teacher's outputs), every text as long as dataset.max_length, at 10 TFLOP/s: "
-    "half an hour for an epoch of BERT-base on SQuAD"
+    "6 operations a weight and token (once 2 more for a teacher's outputs), every text as long as dataset.max_length, "
+    "at 10 TFLOP/s: half an hour for an epoch of BERT-base on SQuAD"
 )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Hours of one GPU. `stated`: the share of them that follows from the source; `unknown`: runs that are not in it."""
+    """Hours of one GPU. `stated`: those of them that follow from the source; `unknown`: runs that are left out."""
 
     runs: int
     hours: float

@@ -42,7 +42,8 @@ def write(dataset: DatasetConfig, folder: Path) -> list[str]:
     """
     if dataset.task not in WRITERS:
         raise UsageError(
-            f"dataset={dataset.name}: no small data are generated for {dataset.task}; there are some for {', '.join(WRITERS)}"
+            f"dataset={dataset.name}: no small data are generated for {dataset.task}; "
+            f"there are some for {', '.join(WRITERS)}"
         )
     make, ending = WRITERS[dataset.task]
     words = []
@@ -146,7 +147,7 @@ class Vocabulary:
 
 
 def write_tokenizer(folder: Path, length: int, data: Path | None) -> Vocabulary:
-    """A folder with an uncased WordPiece tokenizer: of the generated words, or of BERT where `data` has its vocabulary."""
+    """A folder with an uncased WordPiece tokenizer, of the generated words or, where `data` has it, of BERT's vocabulary."""
     real = data / VOCABULARY if data else None
     if real and real.is_file():
         place, pieces = folder / "tokenizer-bert", real.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""One number of zeros as a share of the encoder, of every matrix, and of the whole model; and how a run is asked for it."""
+"""A number of zeros as a share of the encoder, of every matrix and of the model, and how a run is asked for it."""
 
 from __future__ import annotations
 

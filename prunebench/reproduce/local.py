@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prunebench.config import DatasetConfig
 
-FILES = {  # dataset -> training and validation file, and how they are read
+FILES: dict[str, tuple[str, str, list[str]]] = {  # dataset -> training and validation file, and how they are read
     "squad": ("squad_v1.1/train-v1.1.json.gz", "squad_v1.1/dev-v1.1.json.gz", []),
     "sst2": ("glue/SST-2/train.tsv.gz", "glue/SST-2/dev.tsv", []),
     "rte": ("glue/RTE/train.tsv", "glue/RTE/dev.tsv", []),

@@ -92,7 +92,7 @@ class Line:
 
     @property
     def outside(self) -> bool | None:
-        """Whether the published value, however it may have been misread, lies outside our interval; None: cannot be told."""
+        """Whether the published value, however it was misread, lies outside our interval; None: cannot be told."""
         interval = self.ours.interval
         if interval is None or self.published is None or self.difference is None:
             return None

@@ -106,7 +106,7 @@ def find_table(name: str, config_dir: str | None = None) -> Published:
     tables = find_tables(config_dir)
     if name not in tables:
         raise UsageError(
-            f"{brief(name)}: no such table{did_you_mean(name, tables)}; prunebench reproduce lists {len(tables)} of them"
+            f"{brief(name)}: no such table{did_you_mean(name, tables)}; prunebench reproduce lists the {len(tables)}"
         )
     return read_table(tables[name])
 

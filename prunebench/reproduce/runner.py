@@ -7,9 +7,9 @@ from prunebench.reproduce.grid import Grid
 
 def run_grid(grid: Grid, config_dir: str | None, force: bool) -> dict[str, str]:
     from prunebench.compose import load_config
+    from prunebench.reproduce.outcome import Finished, settle
     from prunebench.run import run
     from prunebench.validate import check
-    from prunebench.reproduce.outcome import Finished, settle, member_name
 
     for planned in grid.runnable:
         for words in (planned.first or {}).values():

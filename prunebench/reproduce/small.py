@@ -19,7 +19,8 @@ PLAIN_CRITERIA = ("magnitude", "random", "movement", "soft_movement")  # look at
 TRAINER = [
     "trainer.epochs=1",
     "trainer.batch_size=16",
-    "trainer.accumulation=1", "trainer.lr=1e-3",
+    "trainer.accumulation=1",
+    "trainer.lr=1e-3",
     "trainer.threads=1",
     "trainer.precision=fp32",
 ]

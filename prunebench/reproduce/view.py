@@ -1,11 +1,11 @@
-"""How tables, grids and outcomes are printed: what is ours and what is published at a glance, small runs in every line."""
+"""How tables, grids and outcomes are printed: ours and the published apart at a glance, what is small in every line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from prunebench.plan_view import number, percent
+from prunebench.plan_view import number
 from prunebench.reproduce.cost import MODEL, Cost, run_hours
 from prunebench.reproduce.grid import Grid, Planned
 from prunebench.reproduce.levels import Shares
@@ -73,7 +73,7 @@ def header(grid: Grid) -> list[str]:
     )
     if grid.small:
         result.append(
-            "small scale: random models of two layers, two levels, one seed, every way on the first data, one on the others"
+            "small scale: random models of two layers, two levels, one seed; every way on the first data, one on others"
         )
     return result
 
