@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prunebench.compose import load_config
@@ -10,7 +10,7 @@ from prunebench.config import RunConfig
 from prunebench.digest import dense_config, distils, prunes
 from prunebench.facts import sizes, training_data
 from prunebench.preview import preview
-from prunebench.reproduce.grid import Grid
+from prunebench.reproduce.grid import Grid, Planned
 from prunebench.reproduce.identify import settings_digest
 from prunebench.tasks.choices import SPAN_SCORING
 
@@ -57,23 +57,30 @@ def cost(grid: Grid) -> Cost:
 
 
 def _runs(grid: Grid) -> Iterator[Hours]:
+    """Those of every cell, and once each those that come before cells: dense models, and what `first` names."""
     seen: set[str] = set()
     for planned in grid.runnable:
         stated = None if grid.small or grid.changed else grid.table.hours_per_epoch.get(planned.cell.data)
-        first = [load_config(list(words)) for words in (planned.first or {}).values()]
-        for config in _with_dense([*first, planned.config]):
-            known = settings_digest(config)
-            if known not in seen:
+        if planned.cell.level:
+            yield from [run_hours(planned.config, stated)] * len(grid.seeds)
+        for config, times in _once(planned, len(grid.seeds)):
+            if (known := settings_digest(config)) not in seen:
                 seen.add(known)
-                own = stated if config.dataset.name == planned.config.dataset.name else None
-                yield from [run_hours(config, own)] * (1 if config in first else len(grid.seeds))
+                same_data = config.dataset.name == planned.config.dataset.name
+                yield from [run_hours(config, stated if same_data else None)] * times
 
 
-def _with_dense(configs: Iterable[RunConfig]) -> Iterator[RunConfig]:
-    for config in configs:
+def _once(planned: Planned, seeds: int) -> Iterator[tuple[RunConfig, int]]:
+    """What other cells may share with this one, and for how many seeds it is run."""
+    for words in (planned.first or {}).values():
+        config = load_config(list(words))
+        yield config, 1
         if prunes(config):
-            yield dense_config(config)
-        yield config
+            yield dense_config(config), 1
+    if prunes(planned.config):
+        yield dense_config(planned.config), seeds
+    elif not planned.cell.level:
+        yield planned.config, seeds
 
 
 def run_hours(config: RunConfig, per_epoch: float | None = None) -> Hours:

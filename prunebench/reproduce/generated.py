@@ -147,7 +147,7 @@ class Vocabulary:
 
 
 def write_tokenizer(folder: Path, length: int, data: Path | None) -> Vocabulary:
-    """A folder with an uncased WordPiece tokenizer, of the generated words or (where `data` has it) BERT's vocabulary."""
+    """A folder with an uncased WordPiece tokenizer: of the generated words, or with BERT's vocabulary out of `data`."""
     real = data / VOCABULARY if data else None
     if real and real.is_file():
         place, pieces = folder / "tokenizer-bert", real.read_text(encoding="utf-8").splitlines()

@@ -17,7 +17,7 @@ from prunebench.reproduce.small import Small
 
 FIXED = {  # what the table itself decides, and how to choose among it
     "seed": "--seeds says how many seeds there are", "sparsity": "the table has its levels: --only picks some",
-    "recipe": "the table has its ways: --only picks some", "dataset": "the table has its data: --only picks some",
+    "search": "the grid is the table's", "recipe": "the table has its ways: --only picks some", "dataset": "the table has its data: --only picks some",
 }  # fmt: skip
 TECHNICAL = ("outputs", "name", "tracker", "trainer.precision", "model.name", "model.tokenizer", "dataset.train_file",
              "dataset.validation_file", "distillation.cache_gb", "trainer.accumulation", "trainer.eval_batch_size",
@@ -155,8 +155,9 @@ class _Composer:
         self._composed: dict[tuple[str, ...], tuple[RunConfig, Sizes]] = {}
 
     def plan(self, cell: Cell) -> Planned:
-        words, scale = self._scaled(merged(self.table.rows[cell.row], self._data(cell, not cell.level)), cell)
-        config, known = self._compose(words, cell.name)
+        own = merged(self.table.rows[cell.row], self._data(cell, not cell.level))
+        words, stand_in, scale = self._scaled(own, cell)
+        config, known = self._compose([*filter(is_known, words), *stand_in], cell.name)
         first = self._first(words, cell)
         planned = Planned(cell, tuple(words), config, shares(cell.level, cell.of, known), scale, first=first)
         if not cell.level or config.pruning.keep_zeros:  # a sparse model that comes first has the level
@@ -167,14 +168,17 @@ class _Composer:
             return replace(planned, refused=str(reason))
         return replace(planned, words=tuple(merged(words, request.words())), config=at_level(config, request))
 
-    def _scaled(self, own: Sequence[str], cell: Cell) -> tuple[list[str], str]:
-        """The words of a run, those of the command line last; and what the small scale made of it."""
+    def _scaled(self, own: Sequence[str], cell: Cell) -> tuple[list[str], list[str], str]:
+        """The words of a run, those of the command line last; words for a model that is not there yet; the scale."""
         if self.request.small is None:
-            return merged(own, self.request.words), ""
+            return merged(own, self.request.words), [], ""
         config, _ = self._compose(own, cell.name)
-        keep_model = any(PLACEHOLDER.search(word) for word in own if word.startswith("model.name="))
-        shrunk, scale = self.request.small.shrink(config, keep_model=keep_model)
-        return merged(own, shrunk, self.request.words), scale
+        shrunk, scale = self.request.small.shrink(config)
+        model = self.request.small.model(config)
+        words = merged(own, shrunk, self.request.words)
+        if all(map(is_known, words)):
+            return merged(own, model, shrunk, self.request.words), [], scale
+        return words, model, scale
 
     def _data(self, cell: Cell, dense: bool) -> list[str]:
         return [word for word in self.table.data[cell.data] if not (dense and word.startswith("pruning"))]
@@ -193,7 +197,7 @@ class _Composer:
 
     def _compose(self, words: Sequence[str], where: str) -> tuple[RunConfig, Sizes]:
         """The config, without the words that name the model of another run: it is not there yet."""
-        known = tuple(word for word in words if not PLACEHOLDER.search(word))
+        known = tuple(filter(is_known, words))
         if known not in self._composed:
             try:
                 config = load_config(list(known), self.request.config_dir)
@@ -201,6 +205,11 @@ class _Composer:
                 raise UsageError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from error
             self._composed[known] = config, sizes(config)
         return self._composed[known]
+
+
+def is_known(word: str) -> bool:
+    """Whether a word holds no place for the model of another run."""
+    return PLACEHOLDER.search(word) is None
 
 
 def at_level(config: RunConfig, request: Asked) -> RunConfig:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from prunebench.config import RunConfig
 from prunebench.digest import distils, run_digest
+from prunebench.facts import objective
 
 NOT_DATA = ("name", "labels", "metrics", "metric", "examples", "windows")  # settled later, or for people
 
@@ -19,7 +20,9 @@ def settings_digest(config: RunConfig) -> str:
         config,
         model=f"{_place(source)}@{config.model.revision}",
         tokenizer=_place(config.model.tokenizer),
-        data=data | {key: _place(data[key]) for key in ("train_file", "validation_file")},
+        data=data
+        | {key: _place(data[key]) for key in ("train_file", "validation_file")}
+        | {"objective": objective(config)},
         teacher=_place(config.distillation.teacher) if distils(config) else None,
         precision=config.trainer.precision,
     )

@@ -38,21 +38,17 @@ class Small:
         """Where small runs lie."""
         return f"{self.outputs}/{FOLDER}"
 
-    def shrink(self, config: RunConfig, *, keep_model: bool) -> tuple[list[str], str]:
-        """The words that make a run small, and what they make of it, in a few words.
-
-        Args:
-            keep_model: the model is that of an earlier small run.
-        """
+    def shrink(self, config: RunConfig) -> tuple[list[str], str]:
+        """The words that make a run small, but for its model, and the data that it then has."""
         files = Path(self.folder).absolute() / ".data"
         data, described = (self.data and real_data(config.dataset, self.data)) or (None, "")
         if data is None:
             data, described = generated.write(config.dataset, files), "generated data"
-        model = [] if keep_model else self._model(config, files)
-        return [*model, *data, *TRAINER, *_schedule(config), f"outputs={self.folder}"], described
+        return [*data, *TRAINER, *_schedule(config), f"outputs={self.folder}"], described
 
-    def _model(self, config: RunConfig, files: Path) -> list[str]:
-        """Of the family of the model that it stands for."""
+    def model(self, config: RunConfig) -> list[str]:
+        """The words that choose a tiny model, of the family of the one that it stands for."""
+        files = Path(self.folder).absolute() / ".data"
         tokenizer = generated.write_tokenizer(files, LENGTH, self.data)
         kind = config.model.config.get("model_type", "bert")
         sizes = {"model_type": kind, "vocab_size": tokenizer.size, "hidden_size": 32, "num_hidden_layers": 2,

@@ -37,7 +37,7 @@ def answer(args: Namespace) -> Answer:
         UsageError: what is wrong with it, before anything is run.
     """
     names = [word for word in args.words if "=" not in word]
-    overrides = [word for word in args.words if "=" in word]
+    overrides = [word for word in args.words if "=" in word and not is_launcher(word)]
     if len(names) > 1:
         raise UsageError(f"reproduce takes one table, not {', '.join(map(brief, names))}")
     _check(args)
@@ -103,7 +103,17 @@ def _plan(grid: Grid, args: Namespace) -> Answer:
 def _run(grid: Grid, args: Namespace) -> dict[str, str]:
     from prunebench.reproduce.runner import run_grid
 
-    return run_grid(grid, args.config_dir, args.force)
+    typed = [*args.words, *(f"--only {pattern}" for pattern in args.only)]
+    typed += [
+        f"--{name} {getattr(args, name)}" for name in ("seeds", "scale", "data", "config_dir") if getattr(args, name)
+    ]
+    launcher = [word for word in args.words if is_launcher(word)]
+    return run_grid(grid, typed=typed, launcher=launcher, config_dir=args.config_dir, force=args.force)
+
+
+def is_launcher(word: str) -> bool:
+    """Whether a word says how the runs are computed, and nothing of what they are."""
+    return word.lstrip("+").startswith(("launcher=", "launcher."))
 
 
 def _compared(grid: Grid, args: Namespace, reasons: dict[str, str]) -> Answer:

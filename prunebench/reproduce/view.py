@@ -110,18 +110,11 @@ def _epochs(planned: Planned) -> str:
 def cost_lines(grid: Grid, cost: Cost) -> list[str]:
     """What the whole costs."""
     refused = len(grid.cells) - len(grid.runnable)
-    first = len({words for planned in grid.runnable for words in (planned.first or {}).values()})
     own = len(grid.runnable) * len(grid.seeds)
-    before = cost.runs - own
-    result = [
-        f"{own} runs ({len(grid.runnable)} cells, {_seeds(len(grid.seeds))})"
-        + (
-            f" and {before} before them (dense models{', sparse models' * bool(first)}), each once"
-            if before > 0
-            else ""
-        )
-        + (f"; {refused} cells are refused" if refused else "")
-    ]
+    first = ", sparse models" if any(planned.first for planned in grid.runnable) else ""
+    before = f" and {cost.runs - own} before them (dense models{first}), each once" if cost.runs > own else ""
+    cells = f"{own} runs ({len(grid.runnable)} cells, {_seeds(len(grid.seeds))}){before}"
+    result = [cells + (f"; {refused} cells are refused" if refused else "")]
     if grid.small:
         return [*result, "some minutes on a CPU"]
     result.append(f"about {cost.hours:,.0f} GPU hours: {cost.how}")
@@ -159,13 +152,20 @@ def _compared_row(line: Line, outcome: Outcome, grid: Grid) -> list[str]:
     published = _published(line.published)
     if line.planned.refused:
         return [*start, "refused", "", published, "", line.planned.refused]
-    return [*start, _ours(line), _interval(line), published, _difference(line, grid), _mark(line, outcome, grid)]
+    return [
+        *start,
+        _ours(line, outcome),
+        _interval(line),
+        published,
+        _difference(line, grid),
+        _mark(line, outcome, grid),
+    ]
 
 
-def _ours(line: Line) -> str:
+def _ours(line: Line, outcome: Outcome) -> str:
     ours = line.ours
     if ours.mean is None:
-        return "none yet"
+        return "not measured" if outcome.results else "none yet"
     spread = "" if ours.std is None else f" ± {ours.std:.2f}"
     return f"{ours.mean:.2f}{spread} ({len(ours.values)})"
 
