@@ -9,7 +9,7 @@ from prunebench.config import DatasetConfig
 FILES: dict[str, tuple[str, str, list[str]]] = {  # dataset -> training and validation file, and how they are read
     "squad": ("squad_v1.1/train-v1.1.json.gz", "squad_v1.1/dev-v1.1.json.gz", []),
     "sst2": ("glue/SST-2/train.tsv.gz", "glue/SST-2/dev.tsv", []),
-    "rte": ("glue/RTE/train.tsv", "glue/RTE/dev.tsv", []),
+    "rte": ("glue/RTE/train.tsv.gz", "glue/RTE/dev.tsv", []),
     "commonsense_qa": ("commonsenseqa/train_rand_split.jsonl.gz", "commonsenseqa/dev_rand_split.jsonl.gz", []),
     "winogrande": ("winogrande/train_xs.jsonl", "winogrande/dev.jsonl", []),
     "winogrande_span": ("winogrande/train_xs.jsonl", "winogrande/dev.jsonl", []),
