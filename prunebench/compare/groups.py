@@ -22,7 +22,7 @@ ALIASES = {"score": "metric.value", "dense": "dense.value", "nonzero": "weights.
 # settings that change no result, or that stand elsewhere
 SILENT = {"seed", "name", "recipe", "outputs", "distillation.cache_gb", "trainer.threads",
           *(f"trainer.{key}" for key in NOT_IN_RESULT)}  # fmt: skip
-SILENT_PARTS = ("tracker.", "dataset.examples.", "dataset.windows.")
+SILENT_PARTS = ("tracker.", "launcher.", "search.", "dataset.examples.", "dataset.windows.")
 BROUGHT = re.compile(r"(?:(model|dataset)\.|(.*)\.params\.|(.*)\.phases$)")
 FRAME = ("model.", "dataset.", "trainer.")  # what methods are compared on; the rest is what a recipe is about
 
@@ -120,7 +120,8 @@ def _settled(exact: Sequence[str | None], hints: Sequence[Any]) -> list[str]:
 def _benches(runs: Sequence[Run]) -> list[Bench]:
     evaluations = [run.evaluation for run in runs]
     contents = _settled(
-        [each["content"] for each in evaluations], [lambda each=each: str(each["answers"]) for each in evaluations]
+        [each["content"] and f"{each['content']} {each['answers']}" for each in evaluations],
+        [lambda each=each: str(each["answers"]) for each in evaluations],
     )
     return [_bench(run, content) for run, content in zip(runs, contents, strict=True)]
 
