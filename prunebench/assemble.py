@@ -38,8 +38,8 @@ def check_fit(config: RunConfig, task: Task, tokenizer: Any) -> None:
         sparsity_scale(config, model)
     if config.start not in ("teacher", "pretrained") and not has_head(config.start, task.head):
         raise UsageError(
-            f"start={config.start} has no head for {config.dataset.name}: it is a pretrained body; "
-            f"use model.name={config.start} with start=teacher or start=pretrained"
+            f"start={config.start} has no head for {config.dataset.name}: it is a pretrained body, or one for another "
+            f"task; use model.name={config.start} with start=teacher or start=pretrained"
         )
     if distils(config) and config.distillation.teacher not in ("auto", "none"):
         check_teacher(task, config.distillation.teacher, tokenizer)

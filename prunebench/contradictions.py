@@ -308,7 +308,7 @@ def _head(key: str, folder: str, known: dict[str, Any], config: RunConfig) -> It
     if not any(re.search(pattern, str(name)) for name in architectures):
         if key == "start":
             yield (
-                f"{shown} has no head for {config.dataset.name}: it is a pretrained body; "
+                f"{shown} has no head for {config.dataset.name}: it is a pretrained body, or one for another task; "
                 f"use model.name={brief(folder, LONGEST_PATH)} with start=teacher or start=pretrained"
             )
         elif key != "model.name":

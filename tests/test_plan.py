@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from prunebench.compose import load_config
 from prunebench.config import PhaseConfig, PruningConfig, RunConfig, ScheduleConfig, TrainerConfig
 from prunebench.errors import UsageError
 from prunebench.paths import conf_dir
 from prunebench.plan import make_plan, schedule_problems
 
+LEVELS = Path(__file__).parents[1] / "docs" / "multiple_choice.md"
 UNIT = TrainerConfig(epochs=2, lr=1e-4, final_lr=1e-5, batch_size=10)
 
 
@@ -106,6 +109,31 @@ def test_smc_bench_prunes_every_500_steps_and_once_more_at_80_percent() -> None:
     assert [step for step, _ in plan.prunings] == [500, 1000, 1500, 2000, 2400]
     assert plan.prunings[3][1] == pytest.approx(0.993 * 0.9, abs=1e-3)
     assert plan.prunings[4] == (2400, 0.9)
+
+
+@pytest.mark.parametrize("k", range(1, 11))
+def test_smc_bench_levels_are_a_lottery_tickets_rounds(k: int) -> None:
+    """facts/smc.md 4.3: 1 - 0.8^k; every round prunes a fifth of what is left, and is a unit of training."""
+    levels = re.search(r"smc_csqa_lottery_ticket sparsity=(\S+)", LEVELS.read_text(encoding="utf-8"))
+    assert levels is not None
+    sparsity = levels[1].split(",")[k - 1]
+    plan = make_plan(load_config(["recipe=smc_csqa_lottery_ticket", f"sparsity={sparsity}"]), 9741)
+    assert plan.steps == (k + 1) * 3000
+    assert [level for _, level in plan.prunings] == pytest.approx([1 - 0.8**j for j in range(1, k + 1)])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "examples", "steps", "warmup"),
+    [("commonsense_qa", 9741, 3000, 150), ("winogrande", 40398, 23750, 2375), ("winogrande_span", 40398, 23750, 2375),
+     ("race_middle", 25421, 4767, 500), ("race_high", 62445, 11709, 500)],
+)  # fmt: skip
+def test_smc_benchs_dense_recipes(dataset: str, examples: int, steps: int, warmup: int) -> None:
+    """facts/smc.md 4.2: steps, warm-up, peak and Adam's settings of its table 3."""
+    config = load_config(["recipe=dense", f"dataset={dataset}", "model=roberta_large"])
+    plan = make_plan(config, examples)
+    assert (plan.steps, plan.phases[0].lr.warmup, plan.phases[0].lr.peak) == (steps, warmup, 1e-5)
+    trainer = config.trainer
+    assert (trainer.betas, trainer.eps, trainer.weight_decay, trainer.max_grad_norm) == ([0.9, 0.98], 1e-6, 0.01, 0.0)
 
 
 def test_one_shot_prunes_before_the_first_step_and_keeps_its_mask() -> None:

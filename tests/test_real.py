@@ -68,3 +68,35 @@ def test_bert_smc_90_on_squad(tmp_path: Path, shared: Path, minilm: Path) -> Non
     assert result["weights"]["prunable_nonzero"] == round(0.1 * 10_616_832)
     lines = (tmp_path / "outputs" / "bert_smc_90" / result["digest"] / "predictions.jsonl").read_text().splitlines()
     assert len(lines) == 16
+
+
+@pytest.mark.parametrize(
+    ("dataset", "train", "dev", "choices"),
+    [
+        ("commonsense_qa", "commonsenseqa/train_rand_split.jsonl.gz", "commonsenseqa/dev_rand_split.jsonl.gz", 5),
+        ("winogrande_span", "winogrande/train_xs.jsonl", "winogrande/dev.jsonl", 2),
+    ],
+)
+def test_choices_as_published(
+    dataset: str, train: str, dev: str, choices: int, tmp_path: Path, shared: Path, minilm: Path
+) -> None:
+    data = shared / "data"
+    args = [
+        "recipe=bert_smc_90",
+        f"dataset={dataset}",
+        f"dataset.train_file={data}/{train}",
+        f"dataset.validation_file={data}/{dev}",
+        "model=hf",
+        f"model.name={minilm}",
+        "dataset.limit=48",
+        "dataset.validation_limit=24",
+        "trainer.max_steps=6",
+        "trainer.batch_size=8",
+        "pruning.schedule.prunings_per_epoch=1",
+    ]
+    result = prunebench(*args, cwd=tmp_path)
+    assert result["weights"]["prunable_nonzero"] == round(0.1 * 10_616_832)
+    folder = tmp_path / "outputs" / "bert_smc_90" / result["digest"]
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert len(lines) == 24 and all(len(line["scores"]) == choices for line in lines)
+    assert result["metrics"] == {"accuracy": sum(line["correct"] for line in lines) / 24}

@@ -59,6 +59,10 @@ def _needs(option: Option, folder: Path) -> list[str]:
         rows = (f'{{"sentence": "{word}", "label": "{i}", {answers}}}\n' for i, word in enumerate(("bad", "good")))
         data.write_text("".join(rows) * 1000)
         base += [f"dataset.train_file={data}", f"dataset.validation_file={data}"]
+    if option.group == "dataset" and option.name == "multiple_choice":
+        data = folder / "choices.jsonl"
+        data.write_text('{"ctx": "a", "endings": ["b", "c"], "label": 1}\n' * 1000)
+        base += [f"dataset.train_file={data}", "dataset.holdout=100"]
     return base + (NEEDS.get(option.name, []) if option.group != "recipe" else [])
 
 
@@ -88,13 +92,16 @@ def test_reconstructions_say_so(option: Option) -> None:
     list(
         product(
             sorted(OPTIONS["recipe"]),
-            sorted(set(OPTIONS["dataset"]) - {"classification", "question_answering"}),
+            sorted(set(OPTIONS["dataset"]) - {"classification", "multiple_choice", "question_answering"}),
             ["roberta_large", "distilbert_base", "gpt2"],
         )
     )[::11],  # some of them: each recipe meets each dataset or model sooner or later
 )
 def test_recipes_go_with_any_dataset_and_model(recipe: str, dataset: str, model: str) -> None:
-    config = load_config([f"recipe={recipe}", f"dataset={dataset}", f"model={model}"])
+    small = "trainer.batch_size=4"  # or WNLI's epoch has fewer steps than some prune in one
+    config = load_config([f"recipe={recipe}", f"dataset={dataset}", f"model={model}", small])
+    if (dataset, model) == ("winogrande_span", "gpt2"):  # which cannot fill in blanks
+        return
     assert problems(config) == []
     assert config.dataset.task == "synthetic" or make_plan(config, examples=10_000).steps >= 0
 

@@ -113,7 +113,9 @@ def make_choices(folder: Path) -> dict[str, str]:
 
 def choice_config(tmp_path: Path, task: str, **changes: Any) -> Any:
     config = tiny_config(tmp_path, **changes)
-    config.dataset = DatasetConfig(name="choices", task=task, **make_choices(tmp_path), metric="accuracy", max_length=24)
+    config.dataset = DatasetConfig(
+        name="choices", task=task, **make_choices(tmp_path), metric="accuracy", max_length=24
+    )
     return config
 
 

@@ -75,19 +75,22 @@ def _read(table: Table, read: Callable[[Row], Question], expected: int | None) -
     for row, values in enumerate(zip(*table.columns.values(), strict=True)):
         try:
             question = read(dict(zip(names, values, strict=True)))
-            expected = expected or max(2, len(question.choices))
-            _require_count(question.choices, expected)
+            _require_count(question, expected, questions[:1])
         except _WrongRowError as error:
             raise UsageError(f"{table.where(row)}: {error}") from error
         questions.append(question)
     return Choices(questions, [table.position(row) for row in range(len(table))])
 
 
-def _require_count(choices: Sequence[str], expected: int) -> None:
-    if len(choices) != expected:
+def _require_count(question: Question, expected: int | None, first: Sequence[Question]) -> None:
+    count = len(question.choices)
+    if count < 2:
+        raise _WrongRowError(f"{count} choices: there must be at least two")
+    if expected is not None and count != expected:
+        raise _WrongRowError(f"{count} choices, but dataset.choices={expected}: every row must have so many")
+    if first and count != len(first[0].choices):
         raise _WrongRowError(
-            f"{len(choices)} choices, not {expected}: every row must have equally many (dataset.choices); "
-            "remove the others"
+            f"{count} choices, but {len(first[0].choices)} in the first row: every row must have equally many"
         )
 
 

@@ -42,10 +42,11 @@ class SpanScoringTask(MultipleChoiceTask):
             before = question.context.rstrip() + " " if question.context.strip() else ""
             for filling in question.choices:
                 encoding = tokenizer(before + filling + question.rest, verbose=False).encodings[0]
-                yield self._sequence(encoding, len(before), len(before) + len(filling), row, tokenizer)
+                space = before[-1:] == " "  # in bytes and pieces it belongs to the word after it
+                yield self._sequence(encoding, len(before) - space, len(before) + len(filling), row, tokenizer)
 
     def _sequence(self, encoding: Any, start: int, end: int, row: int, tokenizer: Any) -> Feature:
-        """start, end: characters of the filling."""
+        """start, end: characters of the filling and the space before it."""
         inside = [i for i, (first, last) in enumerate(encoding.offsets) if first < end and last > start]
         if not inside:
             raise UsageError(f"dataset {self.dataset.name}, row {row + 1}: a filling of the blank has no tokens")

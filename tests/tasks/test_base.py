@@ -67,7 +67,9 @@ def test_unknown_names(task: Task, tokenizer: Any, tmp_path: Path) -> None:
         task.encode("test", tokenizer, tmp_path)
     with pytest.raises(UsageError, match=r"dataset.task=clasification is unknown \(did you mean 'classification'\?\)"):
         load_task(DatasetConfig(name="x", task="clasification"))
-    with pytest.raises(UsageError, match=r"dataset.task=metrics is unknown.*: it can be classification, question_answ"):
+    with pytest.raises(
+        UsageError, match=r"dataset.task=metrics is unknown.*: it can be classification, multiple_choice, question_answ"
+    ):
         load_task(DatasetConfig(name="x", task="metrics"))
 
 

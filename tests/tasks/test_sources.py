@@ -71,6 +71,63 @@ def test_missing_settings_and_files(files: dict[str, str]) -> None:
             source_of(config(**settings))
 
 
+WINOGRANDE = {"sentence": "Ann and _ .", "option1": "Bo", "option2": "Cy", "answer": "2"}
+RACE = {"example_id": "1", "article": "Text.", "answer": "D", "question": "Is _ ?", "options": ["w", "x", "y", "z"]}
+ENDINGS = {"ending0": "w", "ending1": "x", "ending2": "y", "ending3": "z"}
+CSQA_CHOICES = {"label": ["A", "B", "C", "D", "E"], "text": ["v", "w", "x", "y", "z"]}
+CHOICES = {  # by dataset, a row as the hub has it; and what is scored: context, choices, index of the answer
+    "commonsense_qa": (
+        {"question": "Where?", "question_concept": "x", "choices": CSQA_CHOICES, "answerKey": "B"},
+        ("Q: Where?", [f"A: {letter}" for letter in "vwxyz"], 1),
+    ),
+    "winogrande": (WINOGRANDE, ("Ann and", ["Bo .", "Cy ."], 1)),
+    "winogrande_span": (WINOGRANDE, ("Ann and ", ["Bo", "Cy"], 1)),
+    "race_middle": (RACE, ("Text.", [f"Is {letter} ?" for letter in "wxyz"], 3)),
+    "race_high": (RACE, ("Text.", [f"Is {letter} ?" for letter in "wxyz"], 3)),
+    "swag": (
+        {"startphrase": "a. b", "sent1": "a.", "sent2": "b", **ENDINGS, "label": 2},
+        ("a.", ["b w", "b x", "b y", "b z"], 2),
+    ),
+    "hellaswag": (
+        {"ctx_a": "a", "ctx_b": "", "ctx": "a", "endings": ["w", "x", "y", "z"], "label": "3"},
+        ("a", ["w", "x", "y", "z"], 3),
+    ),
+}
+HUB = {
+    **{"commonsense_qa": "tau/commonsense_qa/default", "winogrande": "allenai/winogrande/winogrande_xl"},
+    **{"winogrande_span": "allenai/winogrande/winogrande_xl", "race_middle": "ehovy/race/middle"},
+    **{"race_high": "ehovy/race/high", "swag": "allenai/swag/regular", "hellaswag": "Rowan/hellaswag/default"},
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_choices_as_the_hub_has_them(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each dataset of conf/ with its hub name, from a prepared cache: nobody here can reach the hub itself."""
+    import datasets
+    from datasets import ClassLabel, Features, Sequence, Value
+
+    from prunebench.compose import load_config
+    from prunebench.tasks.base import load_task
+
+    (row, expected), (owner, hub, config_name) = CHOICES[name], HUB[name].split("/")
+    features: dict[str, Any] = {key: Value("string") for key in row}
+    if "choices" in row:
+        features["choices"] = Sequence({"label": Value("string"), "text": Value("string")})
+    features |= {key: Sequence(Value("string")) for key, value in row.items() if isinstance(value, list)}
+    if name == "swag":
+        features["label"] = ClassLabel(names=["0", "1", "2", "3"])
+    folder = tmp_path / f"{owner}___{hub}" / config_name
+    _cache(
+        folder, Features(features), {key: [value, value] for key, value in row.items()}, {"train": 2, "validation": 1}
+    )
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    task = load_task(load_config(["recipe=bert_smc_90", f"dataset={name}"]).dataset)
+    question = task.examples("validation").questions[0]
+    assert (question.context, question.choices, question.answer) == expected
+    assert len(task.examples("train").questions) == 2
+
+
 @pytest.fixture
 def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache `datasets` leaves behind after loading two datasets from the hub; and no network."""
