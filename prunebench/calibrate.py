@@ -44,7 +44,7 @@ def make_calibration(
     autocast = nullcontext if accelerator.mixed_precision == "fp16" else accelerator.autocast
 
     def batch_of(chosen: np.ndarray) -> Mapping[str, Tensor]:
-        batch = task.collate(data.batch(chosen))
+        batch = task.batch(data, chosen, (seed, step))
         return {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
 
     def loss_of(batch: Mapping[str, Tensor]) -> Tensor:

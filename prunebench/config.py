@@ -28,11 +28,11 @@ class DatasetConfig:
     """A dataset by hub name or local files, and how its task family reads it."""
 
     name: str = MISSING
-    task: str = MISSING  # a module of prunebench.tasks: classification, multiple_choice, question_answering, ...
+    task: str = MISSING  # a module of prunebench.tasks: classification, language_modelling, multiple_choice, ...
     hub: str | None = None
     hub_config: str | None = None
     revision: str | None = None
-    train_file: str | None = None  # csv, tsv, json, jsonl or parquet, also .gz; instead of `hub`
+    train_file: str | None = None  # csv, tsv, json, jsonl, parquet or txt, also .gz; instead of `hub`
     validation_file: str | None = None
     train_split: str = "train"
     validation_splits: list[str] = field(default_factory=lambda: ["validation"])
@@ -47,6 +47,9 @@ class DatasetConfig:
     doc_stride: int = 128  # tokens that neighbouring windows share (question answering)
     max_answer_length: int = 30  # tokens (question answering)
     n_best: int = 20  # start and end positions tried for an answer (question answering)
+    objective: str = "auto"  # of language modelling: causal, masked, or auto: what the model was made for
+    stride: int | None = None  # tokens by which windows advance when a causal model is scored; default: half a window
+    separator: str | None = "\n"  # between rows of text (language modelling); null: the tokenizer's end of a text
     choices: int | None = None  # of a question (multiple choice); default: as many as the first row has
     margin_alpha: float = 5.0  # loss = -q + alpha * max(0, c - q + beta) (span scoring)
     margin_beta: float = 0.4

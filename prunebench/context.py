@@ -12,8 +12,16 @@ from accelerate import Accelerator
 from prunebench.config import RunConfig
 from prunebench.devices import plain_attention_is_faster
 from prunebench.digest import DENSE, dense_config, distils, needs_dense, prunes, run_digest
+from prunebench.errors import UsageError
 from prunebench.identity import model_identity
-from prunebench.models import has_head, known_labels, load_model, load_tokenizer, outline_model
+from prunebench.models import (
+    finds_masked_words,
+    has_head,
+    known_labels,
+    load_model,
+    load_tokenizer,
+    outline_model,
+)
 from prunebench.paths import RunFolder
 from prunebench.progress import say
 from prunebench.tasks.base import Task, load_task
@@ -48,6 +56,7 @@ class Context:
     def load(self, name: str, labels: list[str] | None) -> Any:
         """The model `name` with a head for the task, whose outputs stand for `labels` in their order."""
         model = load_model(name, labels=labels, seed=self.config.seed, **head_settings(self.config, self.task, name))
+        self.task.prepare(model)
         if plain_attention_is_faster(self.accelerator.device, self.precision, self.config.dataset.max_length):
             model.set_attn_implementation("eager")
         return model
@@ -78,8 +87,26 @@ def outline(config: RunConfig, task: Task) -> Any:
     return outline_model(name, labels=task.labels, **head_settings(config, task, name))
 
 
+def settle_objective(config: RunConfig) -> RunConfig:
+    """Of language modelling: masked words for a model that was made for them, else the next word.
+
+    Raises:
+        UsageError: a model that sees what follows is asked for the next word.
+    """
+    dataset, model = config.dataset, config.model
+    if dataset.task != "language_modelling" or dataset.objective == "masked":
+        return config
+    masked = finds_masked_words(source_model(config), model.revision, model.config, model.from_config)
+    if masked and dataset.objective == "causal":
+        raise UsageError(
+            f"dataset.objective=causal: {source_model(config)} sees the words that follow: set dataset.objective=masked"
+        )
+    return replace(config, dataset=replace(dataset, objective="masked" if masked else "causal"))
+
+
 def settle_labels(config: RunConfig) -> tuple[RunConfig, Task]:
     """The task, with its labels in the order of a fine-tuned model's head, if the run starts from one."""
+    config = settle_objective(config)
     task = load_task(config.dataset)
     if config.start in ("teacher", "pretrained") or task.problem != "classification":
         return config, task

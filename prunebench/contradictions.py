@@ -6,14 +6,14 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prunebench.config import RunConfig
 from prunebench.curves import units_of_pruning
 from prunebench.digest import dense_config, distils, prunes
 from prunebench.errors import UsageError, brief, did_you_mean
-from prunebench.facts import folder_config, head_class, labels_of, training_data
+from prunebench.facts import folder_config, head_class, labels_of, objective, training_data
 from prunebench.identity import TOKENIZER, WEIGHTS, has_any
 from prunebench.plan import make_plan, schedule_problems
 from prunebench.sizes import ALIASES, DEFAULTS, MASKED, component_sizes
@@ -35,6 +35,7 @@ LESS = {
 }
 HEADS = {  # names of model classes; else:
     "question_answering": r"ForQuestionAnswering(Simple)?$",
+    "language_modelling": r"(ForMaskedLM|ForPreTraining|ForCausalLM|LMHeadModel)$",
     SPAN_SCORING: r"(ForMaskedLM|ForPreTraining)$",
 }
 CLASSIFIER = r"ForSequenceClassification$"
@@ -412,8 +413,30 @@ def _data(config: RunConfig) -> Iterator[str]:
 
 
 def _metrics(config: RunConfig) -> Iterator[str]:
-    metric_names(config.dataset, problem_of(config.dataset))
+    problem = problem_of(config.dataset, objective(config))
+    if problem is not None:
+        metric_names(config.dataset, problem)
     return iter(())
+
+
+def _objective(config: RunConfig) -> Iterator[str]:
+    """Of families that are known here; `context.settle_objective` knows the others."""
+    asked, model = config.dataset.objective, brief(config.model.name)
+    made_for = objective(replace(config, dataset=replace(config.dataset, objective="auto")))
+    if config.dataset.task != "language_modelling" or asked == "auto" or made_for in (None, asked):
+        return
+    if asked == "causal":
+        yield f"dataset.objective=causal: {model} sees the words that follow: set dataset.objective=masked"
+    else:
+        yield f"dataset.objective=masked: {model} predicts the next word: set dataset.objective=causal"
+
+
+def _temperature(config: RunConfig) -> Iterator[str]:
+    if config.dataset.task == "language_modelling" and distils(config) and config.distillation.temperature == "auto":
+        yield (
+            "distillation.temperature=auto looks at all answers of 1,000 examples, too many over a vocabulary: "
+            "give a number, like 5.5"
+        )
 
 
 def _length(config: RunConfig) -> Iterator[str]:
@@ -424,6 +447,9 @@ def _length(config: RunConfig) -> Iterator[str]:
         yield f"dataset.max_length={asked}: {model} takes at most {longest} tokens; lower it to {longest}"
     if config.dataset.task == "question_answering" and config.dataset.doc_stride >= asked:
         yield f"dataset.doc_stride={config.dataset.doc_stride}: must be less than dataset.max_length={asked}"
+    stride = config.dataset.stride
+    if config.dataset.task == "language_modelling" and stride is not None and stride > asked:
+        yield f"dataset.stride={stride}: must be at most dataset.max_length={asked}, or windows leave words out"
 
 
 def positions(config: dict[str, Any]) -> int | None:
@@ -447,6 +473,7 @@ DATA = tuple(
         "regression", "choices", "limit", "validation_limit", "holdout", "examples", "windows", "params",
     )
 )  # fmt: skip
+METRICS = ("model", *(f"dataset.{name}" for name in ("task", "objective", "regression", "metric", "metrics")))
 RULES = (
     Rule(schedule_problems, ("sparsity", "pruning.schedule")),
     Rule(_happens, ("sparsity", "start", "pruning.schedule.phases")),
@@ -464,8 +491,10 @@ RULES = (
     Rule(_heads, ("start", "model.name", "model.from_config", "distillation", *DATA)),
     Rule(_masked_words, ("model", "dataset.name", "dataset.task")),
     Rule(_components, ("sparsity", "start", "model", "dataset.task", "pruning.components", "pruning.budget_from")),
-    Rule(_length, ("model", "dataset.task", "dataset.max_length", "dataset.doc_stride")),
+    Rule(_length, ("model", "dataset.task", "dataset.max_length", "dataset.doc_stride", "dataset.stride")),
     Rule(_data, DATA),
-    Rule(_metrics, ("dataset.task", "dataset.regression", "dataset.metric", "dataset.metrics")),
+    Rule(_metrics, METRICS),
+    Rule(_objective, ("model", "start", "dataset.task", "dataset.objective")),
+    Rule(_temperature, ("dataset.task", "distillation")),
     Rule(_plan, (*SCHEDULE, *DATA, "model", "trainer")),
 )

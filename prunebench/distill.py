@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prunebench.cache import made_once, save_array
+from prunebench.slices import in_slices
 
 SMALL = float(torch.finfo(torch.bfloat16).eps)  # the reference's: a layer of zeros divides nothing by zero
 Heads = Mapping[str, Tensor]
@@ -41,11 +42,15 @@ def distillation_loss(student: Heads, teacher: Heads, temperature: float, *, reg
 
 def softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), averaged over rows. Entries of -inf are left out."""
-    log_student = functional.log_softmax(student.float() / temperature, dim=-1)
-    log_teacher = functional.log_softmax(teacher.float() / temperature, dim=-1)
-    absent = log_teacher.isneginf()
-    difference = log_teacher.masked_fill(absent, 0) - log_student.masked_fill(absent, 0)
-    return temperature**2 * (log_teacher.exp() * difference).sum(-1).mean()
+
+    def each(student: Tensor, teacher: Tensor) -> Tensor:
+        log_student = functional.log_softmax(student.float() / temperature, dim=-1)
+        log_teacher = functional.log_softmax(teacher.float() / temperature, dim=-1)
+        absent = log_teacher.isneginf()
+        difference = log_teacher.masked_fill(absent, 0) - log_student.masked_fill(absent, 0)
+        return (log_teacher.exp() * difference).sum(-1)
+
+    return temperature**2 * torch.cat(in_slices(each, student, teacher)).mean()
 
 
 def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor, kind: str) -> Tensor:

@@ -37,10 +37,10 @@ def collect_rows(
     advice = f"while scoring {batch_size} examples at once: {smaller}"
     for part in _by_length(data, batch_size, indices):
         with memory_advice(advice):
-            batch = {name: tensor.to(device) for name, tensor in task.collate(data.batch(part)).items()}
+            batch = {name: tensor.to(device) for name, tensor in task.batch(data, part).items()}
             with torch.inference_mode(), autocast():
-                heads = task.heads(model(**task.inputs(batch)), batch)
-            rows.update(zip(part.tolist(), task.rows(heads, batch), strict=True))
+                answers = task.answer(model, batch)
+            rows.update(zip(part.tolist(), answers, strict=True))
         on_batch(len(part))
     model.train(was_training)
     return rows

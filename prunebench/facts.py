@@ -11,7 +11,7 @@ from typing import Any
 
 from prunebench.config import DatasetConfig, ModelConfig, RunConfig
 from prunebench.errors import UsageError, brief
-from prunebench.sizes import ALIASES, ANSWER, CLASSIFY, DEFAULTS, MASKED, component_sizes
+from prunebench.sizes import ALIASES, ANSWER, CAUSAL, CLASSIFY, DECODERS, DEFAULTS, MASKED, component_sizes
 from prunebench.tasks.choices import CHOICES, SPAN_SCORING, read_choices
 from prunebench.tasks.files import Stamp, read_once, stamp
 from prunebench.tasks.labels import label_names
@@ -38,7 +38,7 @@ class TrainingData:
 def training_data(config: RunConfig) -> TrainingData:
     """Raises UsageError for a local file that cannot be read."""
     dataset = config.dataset
-    if dataset.task == "question_answering":
+    if dataset.task in ("question_answering", "language_modelling"):
         return _windows(config)
     total = _rows(dataset)
     if total is None:
@@ -64,7 +64,7 @@ def _used(total: int, dataset: DatasetConfig) -> int:
 
 
 def _windows(config: RunConfig) -> TrainingData:
-    """Question answering: counted windows hold for the tokenizer and lengths they were counted with."""
+    """Counted windows hold for the tokenizer and the lengths they were counted with."""
     dataset, model = config.dataset, config.model
     whole = dataset.limit is None and dataset.holdout is None and not dataset.train_file
     same_lengths = (dataset.max_length, dataset.doc_stride) == WINDOW_LENGTHS.get(dataset.name)
@@ -98,7 +98,7 @@ def num_labels(config: RunConfig) -> int | None:
     dataset = config.dataset
     if dataset.task == "question_answering":
         return 2
-    if dataset.regression or dataset.task in CHOICES:
+    if dataset.regression or dataset.task in ("language_modelling", *CHOICES):  # its head follows from the model
         return 1
     if dataset.labels is not None:
         return len(set(dataset.labels))
@@ -128,7 +128,7 @@ def own_labels(path: str, column: str, written: Stamp, header: bool) -> tuple[st
 
 def labels_of(dataset: DatasetConfig) -> tuple[str, ...] | None:
     """Names of the classes in the order of their ids; None where there are none, or only the hub's data tell."""
-    if dataset.regression or dataset.task in ("question_answering", *CHOICES):
+    if dataset.regression or dataset.task in ("question_answering", "language_modelling", *CHOICES):
         return None
     if dataset.labels is not None:
         return tuple(dataset.labels)
@@ -147,8 +147,20 @@ def folder_config(folder: str) -> dict[str, Any] | None:
 
 
 def head_class(config: RunConfig) -> str:
+    if config.dataset.task == "language_modelling":
+        return CAUSAL if objective(config) == "causal" else MASKED
     heads = {"question_answering": ANSWER, SPAN_SCORING: MASKED}
     return heads.get(config.dataset.task, CLASSIFY)
+
+
+def objective(config: RunConfig) -> str | None:
+    """Of language modelling: as asked, else what the model's family was made for; None: an unknown one."""
+    asked, kind = config.dataset.objective, config.model.config.get("model_type")
+    if asked != "auto":
+        return asked
+    if not isinstance(kind, str) or kind not in DEFAULTS:
+        return None
+    return "causal" if kind in DECODERS else "masked"
 
 
 def sizes(config: RunConfig) -> Mapping[str, int | None] | None:

@@ -53,6 +53,13 @@ def known_labels(name: str, revision: str | None = None, head: str | None = None
     return _label_names(config)
 
 
+def finds_masked_words(name: str, revision: str | None, config: Mapping[str, Any], from_config: bool) -> bool:
+    """Whether the model is an encoder, made to be asked for masked words: it has such a head, and is no decoder."""
+    known = _build_config(config) if from_config else _load_config(name, model_folder(name, revision, [CONFIG]))
+    decodes = getattr(known, "is_decoder", False) or getattr(known, "is_encoder_decoder", False)
+    return type(known) in transformers.AutoModelForMaskedLM._model_mapping and not decodes
+
+
 def layer_sizes(name: str) -> tuple[int | None, int | None]:
     """Number of layers and hidden size of the model `name`, as far as its config names them."""
     config = _load_config(name, model_folder(name, None, [CONFIG]))

@@ -30,6 +30,8 @@ LISTINGS = {  # what `prunebench ls` calls a group
     "searches": "search",
 }
 
+PUBLISHED = "published"  # a folder of conf/ that holds no choices: the tables of `prunebench reproduce`
+
 
 @dataclass(frozen=True)
 class Option:
@@ -92,7 +94,7 @@ def _read(folder: Path) -> Options:
     options: Options = {}
     for path in sorted(folder.rglob("*.yaml")):
         group = path.parent.relative_to(folder).as_posix()
-        if group != "." and path.is_file():
+        if group not in (".", PUBLISHED) and path.is_file():
             options.setdefault(group, {})[path.stem] = Option(group, path.stem, path)
     return options
 

@@ -233,8 +233,8 @@ def _logits(shown: Preview) -> int:
     """The cache that distillation keeps, at most."""
     config, count = shown.config, shown.data.count
     budget = int(config.distillation.cache_gb * 1e9)
-    if config.distillation.hardness == 0 or not prunes(config):
-        return 0
+    if config.distillation.hardness == 0 or not prunes(config) or config.dataset.task == "language_modelling":
+        return 0  # over a vocabulary they are too many to be kept
     if count is None:
         return budget
     if config.dataset.task == "question_answering":

@@ -176,13 +176,14 @@ def _has_pooler(kind: str, head: str) -> bool:
     return head == CLASSIFY and kind in ("bert", "albert")
 
 
+DECODERS = ("gpt2", "opt")
 _ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "albert", "electra", "deberta",
              "deberta-v2", "mpnet")  # fmt: skip
 _FAMILIES = {  # head -> families that have it
-    CLASSIFY: (*_ENCODERS, "gpt2", "opt"),
-    ANSWER: (*_ENCODERS, "gpt2", "opt"),
+    CLASSIFY: (*_ENCODERS, *DECODERS),
+    ANSWER: (*_ENCODERS, *DECODERS),
     MASKED: _ENCODERS,
-    CAUSAL: ("bert", "roberta", "xlm-roberta", "camembert", "electra", "gpt2", "opt"),
+    CAUSAL: ("bert", "roberta", "xlm-roberta", "camembert", "electra", *DECODERS),
 }
 
 
@@ -191,7 +192,7 @@ def _head(c: Config, head: str, n: int) -> Count | None:
     kind, d, width = c["model_type"], c["hidden_size"], c["hidden_size"]
     if kind not in _FAMILIES.get(head, ()):
         return None
-    decoder = kind in ("gpt2", "opt")
+    decoder = kind in DECODERS
     if decoder:
         width = c["embedding_size"]
     if head in (MASKED, CAUSAL):

@@ -15,7 +15,8 @@ from prunebench.distill import LogitCache, Rows, auto_temperature, cached_logits
 from prunebench.errors import UsageError
 from prunebench.evaluate import Autocast, collect_rows
 from prunebench.models import has_head, known_labels, layer_sizes, load_tokenizer
-from prunebench.progress import counting
+from prunebench.progress import counting, say
+from prunebench.report import size
 from prunebench.tasks.base import Encoded, Heads, Task, require_finite
 from prunebench.tasks.encoding import tokenizer_identity
 
@@ -117,6 +118,8 @@ def make_teacher(
     source: TeacherSource, cache: Path, budget_bytes: float, temperature: float | str
 ) -> tuple[CachedTeacher | OnlineTeacher, float]:
     """The teacher and the temperature to distil with; `cache` is the folder that holds or will hold its logits."""
+    if not source.task.keeps_logits:
+        return _over_a_vocabulary(source), float(temperature)
     if source.logit_bytes() <= budget_bytes:
         logits = cached_logits(cache, source.rows)
         sample = (
@@ -126,6 +129,15 @@ def make_teacher(
     if temperature == "auto":
         temperature = auto_temperature(source.rows(sample_indices(len(source.data))))
     return source.online(), float(temperature)
+
+
+def _over_a_vocabulary(source: TeacherSource) -> OnlineTeacher:
+    """Online, whatever the size: masks change from step to step, and a text's answers seldom fit on a disk."""
+    teacher, tokens = source.online(), int(source.data.lengths.sum())
+    words = int(teacher.model.config.vocab_size)  # type: ignore[union-attr, arg-type]
+    needed = size(4 * tokens * words)
+    say(f"the teacher runs at every step: its answers are not kept ({words:,} for each of {tokens:,} tokens: {needed})")
+    return teacher
 
 
 def sample_indices(examples: int) -> np.ndarray:

@@ -258,12 +258,12 @@ def _update(job: Job, model: nn.Module, optimizer: Any, indices: np.ndarray, ste
     if adapters is not None:
         adapters.before_pass()
     if dynamics is None:
-        sums = _forward_and_backward(job, model, indices)
+        sums = _forward_and_backward(job, model, indices, step)
     else:
         at = _moment(job, step)
         for number in range(dynamics.passes):
             dynamics.before_pass(number, at)
-            sums = _forward_and_backward(job, model, indices)
+            sums = _forward_and_backward(job, model, indices, step)
             dynamics.after_pass(number, at)
     if adapters is not None:
         adapters.take_gradients()
@@ -291,21 +291,23 @@ def _moment(job: Job, step: int) -> Moment:
     )
 
 
-def _forward_and_backward(job: Job, model: nn.Module, indices: np.ndarray) -> dict[str, Tensor]:
+def _forward_and_backward(job: Job, model: nn.Module, indices: np.ndarray, step: int) -> dict[str, Tensor]:
     """Adds the gradient of the batch's mean loss; returns this process's mean losses."""
     accelerator, settings = job.accelerator, job.settings
     mine = share_of(indices, accelerator.process_index, accelerator.num_processes)
-    weight = accelerator.num_processes / len(indices)  # DDP averages over processes: this makes it the batch's mean
+    whole = int(job.task.amounts(job.data, indices).sum())
+    weight = accelerator.num_processes / whole  # DDP averages over processes: this makes it the batch's mean
     if not len(mine):  # a short batch: take part in the exchange of gradients, add nothing to them
         mine, weight = indices[:1], 0.0
     parts = [part for part in np.array_split(mine, settings.accumulation) if len(part)]
+    amounts = [int(job.task.amounts(job.data, part).sum()) for part in parts]
     sums: dict[str, Tensor] = {}
     for number, part in enumerate(parts):
         with _sync(accelerator, model, last=number == len(parts) - 1):
-            losses = _losses(job, model, part)
-            accelerator.backward(losses["loss"] * (len(part) * weight))
+            losses = _losses(job, model, part, step)
+            accelerator.backward(losses["loss"] * (amounts[number] * weight))
         for name, loss in losses.items():
-            sums[name] = sums.get(name, 0.0) + loss.detach() * (len(part) / len(mine))
+            sums[name] = sums.get(name, 0.0) + loss.detach() * (amounts[number] / sum(amounts))
     return sums
 
 
@@ -313,11 +315,11 @@ def _sync(accelerator: Accelerator, model: nn.Module, last: bool) -> AbstractCon
     return nullcontext() if last else accelerator.no_sync(model)
 
 
-def _losses(job: Job, model: nn.Module, indices: np.ndarray) -> dict[str, Tensor]:
+def _losses(job: Job, model: nn.Module, indices: np.ndarray, step: int) -> dict[str, Tensor]:
     """The loss and its terms: L = (1 - h) * task + h * distillation + w * hidden."""
     batch = {
         name: tensor.to(job.accelerator.device, non_blocking=True)
-        for name, tensor in job.task.collate(job.data.batch(indices)).items()
+        for name, tensor in job.task.batch(job.data, indices, (job.seed, step)).items()
     }
     distillation = job.distillation
     hidden = distillation.hidden if distillation is not None else None

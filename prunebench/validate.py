@@ -91,6 +91,7 @@ RANGES = (
     Range("dataset.doc_stride", "[0, 1000000000]", "tokens"),
     Range("dataset.max_answer_length", "[1, 1000000000]", "tokens"),
     Range("dataset.n_best", "[1, 10000]"),
+    Range("dataset.stride", "[1, 1000000000]", "tokens; null: half a window"),
     Range("dataset.choices", "[2, 26]", "null: as many as the first row has"),
     Range("dataset.margin_alpha", "[0, 1000000]"),
     Range("dataset.margin_beta", "[0, 1000000]"),
@@ -112,9 +113,17 @@ CHOICES: dict[str, Sequence[str]] = {
     "trainer.keep": ("last", "best"),
     "trainer.device": ("auto", "cpu", "cuda", "mps"),
     "tracker.name": ("local", "wandb"),
+    "dataset.task": (
+        "classification",
+        "language_modelling",
+        "multiple_choice",
+        "question_answering",
+        "span_scoring",
+        "synthetic",
+    ),
+    "dataset.objective": ("auto", "causal", "masked"),
     "launcher.name": ("local", "joblib", "submitit_local", "slurm", "ray"),
     "search.name": ("none", "optuna"),
-    "dataset.task": ("classification", "multiple_choice", "question_answering", "span_scoring", "synthetic"),
 }
 EXTENDABLE = {f"pruning.{axis}.name": group for axis, group in AXES.items()}
 

@@ -414,6 +414,36 @@ def soup(args: Namespace) -> int:
     return OK
 
 
+# --- reproduce ----------------------------------------------------------------------------------------------------
+
+
+def add_reproduce(parser: Parser) -> None:
+    parser.add_argument("words", nargs="*", metavar="table | key=value", help="a published table; " + OVERRIDES)
+    parser.add_argument("--plan", action="store_true", help="print the grid and its cost, and run nothing")
+    parser.add_argument("--show", action="store_true", help="print what is finished, and run nothing")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds 1 to N of every cell (default: 3)")
+    parser.add_argument("--only", action="append", default=[], metavar="PATTERN",
+                        help="cells whose name (data | way | level) holds it; * and ? allowed")  # fmt: skip
+    parser.add_argument("--scale", default="full", metavar="small", help="in minutes: tiny models, few data, few cells")
+    parser.add_argument("--data", metavar="DIR", help="of the small scale: real data, laid out as ../shared/data")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument("--force", action="store_true", help="run finished cells again")
+    _common(parser, overrides=False)
+
+
+def reproduce(args: Namespace) -> int:
+    from prunebench.reproduce.verb import answer
+
+    answered = answer(args)
+    if not is_first():
+        return answered.status
+    if args.json:
+        show_json(answered.value, indent=None if answered.small else 2)  # small says so in every line
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in answered.lines))
+    return answered.status
+
+
 # --- doctor and clean ---------------------------------------------------------------------------------------------
 
 
@@ -503,6 +533,12 @@ VERBS: dict[str, Verb] = {
         "Average finished runs that have one mask, and score the average.",
         ["prunebench soup outputs/mine/0123456789ab outputs/mine/ba9876543210", "prunebench soup 0123 ba98 --greedy"],
         add_soup, soup,
+    ),
+    "reproduce": Verb(
+        "List published tables, or run one's grid and lay ours beside the published numbers.",
+        ["prunebench reproduce", "prunebench reproduce obert_30 --plan", "prunebench reproduce obert_30 --only squad",
+         "prunebench reproduce obert_30 --show --markdown", "prunebench reproduce obert_30 --scale small"],
+        add_reproduce, reproduce,
     ),
     "doctor": Verb(
         "Check versions, devices, cache, network, wandb login and the outputs folder.",

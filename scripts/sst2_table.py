@@ -15,29 +15,23 @@ docs/sst2_choice.json); a line that is there is not computed again. Times are of
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments import AS_MANY, EVERYWHERE, MINILM, PLAIN, ROOT, compute, read, short
 from rich.console import Console
 from rich.table import Table
 
 from prunebench.compare import mean_std, paired_interval
-from prunebench.compose import load_config
-from prunebench.paths import locked, write_text
-from prunebench.run import run
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "sst2_table.json"
 CHOICE = ROOT / "docs" / "sst2_choice.json"
 PLOT = ROOT / "docs" / "sst2_table.svg"
 
-SHORT = ["pruning/schedule=smc_bench_gmp", "pruning.schedule.prune_every=100", "start=pretrained"]
-PLAIN = ["distillation=none"]
-EVERYWHERE = ["pruning.components=[all]"]
-AS_MANY = ["pruning.budget_from=[encoder]"]
+SHORT = short(100)
 
 
 @dataclass(frozen=True)
@@ -91,27 +85,7 @@ def settings(row: Row, level: float, seed: int, lr: str = LR) -> list[str]:
     return [*row.overrides, *pruned, f"seed={seed}"]
 
 
-def composed(common: list[str], own: list[str]) -> list[str]:
-    """A recipe of the row's own takes the place of the common one."""
-    if any(word.startswith("recipe=") for word in own):
-        common = [word for word in common if not word.startswith("recipe=")]
-    return [*common, *own]
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    lines: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
-    return lines
-
-
-def add(path: Path, line: dict[str, Any]) -> None:
-    """Two of this script may be at work, with different seeds."""
-    with locked(path.with_name(f".{path.name}.lock")):
-        lines = [other for other in read(path) if other["settings"] != line["settings"]]
-        text = ",\n ".join(json.dumps(each) for each in [*lines, line])
-        write_text(path, f"[\n {text}\n]\n")
-
-
-def line_of(row: Row, level: float, own: list[str], result: dict[str, Any]) -> dict[str, Any]:
+def line_of(row: Row, level: float, result: Mapping[str, Any]) -> dict[str, Any]:
     sparsity = result["sparsity"]
     return {
         "row": row.name,
@@ -125,17 +99,14 @@ def line_of(row: Row, level: float, own: list[str], result: dict[str, Any]) -> d
         "seconds": result["seconds"],
         "digest": result["digest"],
         "device": result["environment"]["device"],
-        "settings": own,
     }
 
 
-def compute(common: list[str], results: Path, row: Row, level: float, own: list[str]) -> None:
+def compute_row(common: list[str], results: Path, row: Row, level: float, own: list[str]) -> None:
     """One run, unless its line is there."""
-    if any(line["settings"] == own for line in read(results)):
-        return
-    line = line_of(row, level, own, run(load_config(composed(common, own))))
-    add(results, line)
-    print(f"{row.name}, {' '.join(own[len(row.overrides) :])}: {100 * line['accuracy']:.2f}", flush=True)
+    line = compute(common, own, results, lambda result: line_of(row, level, result))
+    if line is not None:
+        print(f"{row.name}, {' '.join(own[len(row.overrides) :])}: {100 * line['accuracy']:.2f}", flush=True)
 
 
 def choose(common: list[str]) -> None:
@@ -143,7 +114,7 @@ def choose(common: list[str]) -> None:
     for row in ROWS:
         for lr in LRS if row.name != DENSE else LRS[:1]:
             own = settings(row, row.levels[0], 1, lr)
-            compute([*common, "dataset.holdout=2000"], CHOICE, row, row.levels[0], own)
+            compute_row([*common, "dataset.holdout=2000"], CHOICE, row, row.levels[0], own)
 
 
 # --- the table ----------------------------------------------------------------------------------------------------
@@ -235,7 +206,7 @@ def plot(rows: list[Summary], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with SST-2's train.tsv.gz and dev.tsv")
-    parser.add_argument("--model", type=Path, default=Path.home() / ".cache/prunebench-models/minilm-l6")
+    parser.add_argument("--model", type=Path, default=MINILM)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--outputs", default="outputs/sst2_table")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -250,7 +221,7 @@ def main() -> None:
         return
     if not (args.show or args.plot or args.markdown):
         for row, level, seed in jobs(args.seeds):
-            compute(common, args.results, row, level, settings(row, level, seed))
+            compute_row(common, args.results, row, level, settings(row, level, seed))
     rows = summaries(read(args.results))
     show(rows, args.markdown)
     if args.plot:

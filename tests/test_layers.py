@@ -13,11 +13,11 @@ HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate", "sklearn
 
 LAYERS = [  # plain values; models, tasks and sparsity; what a run is made of; the conductor; the command line
     "errors config paths signals curves plan sizes results identity digest options report sweep_record",
-    "models targets optim distill retraining batches progress devices tasks sparsity cache",
+    "models targets optim distill retraining slices batches progress devices tasks sparsity cache",
     "overrides compose facts contradictions validate preview drawing views plan_view listing clean compare "
     "checkpoint evaluate tracking export teacher calibrate train context assemble scoring sweep_time",
     "run soup",
-    "parsing launchers sweep_view sweep search doctor verbs cli __main__",
+    "parsing launchers sweep_view sweep search reproduce doctor verbs cli __main__",
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 PLAIN = (

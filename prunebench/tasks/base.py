@@ -27,7 +27,7 @@ __all__ = ["Encoded", "Feature", "Heads", "Prediction", "Row", "Task", "load_tas
 ENCODING = 1  # raise it when the same data and settings come to be encoded otherwise
 NOT_TASKS = {
     "base", "choices", "encoding", "files", "labels", "metrics", "questions", "rows", "settings", "sources", "spans",
-    "squad", "tables",
+    "squad", "tables", "texts", "tokens",
 }  # fmt: skip
 
 Heads = dict[str, Tensor]  # classification, choices {"logits": (B, C)}; question answering {"start", "end": (B, L)}
@@ -43,13 +43,15 @@ class Task(ABC):
 
     Attributes:
         head: the AutoModel class.
-        problem: "classification", "regression", "multiple_choice" or "question_answering".
+        problem: one of `settings.METRICS`.
         metrics: what is computed; `metric`, the first, is the primary score's name in the result.
         eval_splits: the first is the primary one; its scores have plain names.
+        keeps_logits: whether a teacher's heads for an example are the same each time, and few enough to keep on disk.
     """
 
     head: str
     problem: str
+    keeps_logits = True
     settings: tuple[str, ...]  # of DatasetConfig: those that change what is learned or how it is scored
 
     def __init__(self, dataset: DatasetConfig) -> None:
@@ -153,6 +155,23 @@ class Task(ABC):
 
     # what a model does with them
 
+    def prepare(self, model: Any) -> None:
+        """Changes how a model computes that was just loaded for this task, not what it is. Most need nothing."""
+        return None
+
+    def batch(
+        self, data: Encoded, indices: Sequence[int] | np.ndarray, draw: tuple[int, int] | None = None
+    ) -> dict[str, Tensor]:
+        """Some examples as `collate` gives them.
+
+        draw: (seed, step): what is random in training follows from these and the example alone. None: from the example.
+        """
+        return self.collate(data.batch(indices))
+
+    def amounts(self, data: Encoded, indices: np.ndarray) -> np.ndarray:
+        """(n,) how much each of some examples counts in the mean that `loss` gives: once, or once a token."""
+        return np.ones(len(indices), dtype=np.int64)
+
     def collate(self, features: Sequence[Feature], pad_to_multiple_of: int = 8) -> dict[str, Tensor]:
         """A batch padded on the right to its longest example, rounded up (but never beyond max_length).
 
@@ -182,6 +201,10 @@ class Task(ABC):
     @abstractmethod
     def loss(self, heads: Heads, batch: Mapping[str, Tensor]) -> Tensor:
         """Mean task loss over the batch (and over heads), a float32 scalar."""
+
+    def answer(self, model: Any, batch: Mapping[str, Tensor]) -> list[Row]:
+        """What `predictions` is to judge of a batch, example by example."""
+        return self.rows(self.heads(model(**self.inputs(batch)), batch), batch)
 
     @abstractmethod
     def rows(self, heads: Heads, batch: Mapping[str, Tensor]) -> list[Row]:

@@ -20,8 +20,9 @@ from prunebench.tasks.questions import read_questions
 from prunebench.tasks.rows import read_rows
 from prunebench.tasks.settings import choose
 from prunebench.tasks.tables import Table, read_file
+from prunebench.tasks.texts import read_texts
 
-QUESTIONS = "question_answering"
+QUESTIONS, TEXT = "question_answering", "language_modelling"
 
 Stamp = tuple[int, int] | None  # when a file was changed (ns) and its size in bytes; None where there is none
 
@@ -86,12 +87,15 @@ def _splits(dataset: DatasetConfig) -> list[tuple[str, str]]:
 
 def _labels(table: Table, dataset: DatasetConfig) -> Sequence[str] | None:
     """None: numbers, or answers."""
-    if dataset.regression or dataset.task in (QUESTIONS, *CHOICES):
+    if dataset.regression or dataset.task in (QUESTIONS, TEXT, *CHOICES):
         return None
     return dataset.labels if dataset.labels is not None else label_names(table, dataset.label_column)
 
 
 def _read_split(table: Table, split: str, dataset: DatasetConfig, labels: Sequence[str] | None) -> None:
+    if dataset.task == TEXT:  # of which windows are chosen, not rows
+        read_texts(table, dataset, fills_window=split == "train")
+        return
     rows = table.take(choose(len(table), split, dataset))
     if dataset.task == QUESTIONS:
         read_questions(rows)

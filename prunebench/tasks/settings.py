@@ -16,18 +16,27 @@ METRICS = {  # ours, by problem: is higher better?
     "regression": {"pearson": True, "spearmanr": True, "mse": False},
     "multiple_choice": {"accuracy": True},
     "question_answering": {"f1": True, "exact_match": True},
+    "causal_language_modelling": {"perplexity": False},
+    "masked_language_modelling": {"masked_perplexity": False, "masked_accuracy": True},
 }
+ONLY_OURS = (
+    "question_answering",
+    "causal_language_modelling",
+    "masked_language_modelling",
+)  # metrics of these problems
 DEFAULTS = {"classification": ["accuracy"], "regression": ["pearson", "spearmanr", "mse"]}
 LOWER_IS_BETTER = ("mse", "mae", "rmse", "mape", "smape", "mase", "brier_score", "perplexity", "wer", "cer", "ter")
 SUBSET_SEED, HOLDOUT_SEED = 20231213, 542  # fixed: the same examples whatever the seed of a run
 
 
-def problem_of(dataset: DatasetConfig) -> str:
-    """The key in METRICS."""
+def problem_of(dataset: DatasetConfig, objective: str | None) -> str | None:
+    """The key in METRICS; None where the objective of language modelling is not known."""
     if dataset.task in CHOICES:
         return MULTIPLE_CHOICE
     if dataset.task == "question_answering":
         return dataset.task
+    if dataset.task == "language_modelling":
+        return objective and f"{objective}_language_modelling"
     return "regression" if dataset.regression else "classification"
 
 
@@ -53,7 +62,7 @@ def metric_names(dataset: DatasetConfig, problem: str) -> list[str]:
     given = [dataset.metric] if dataset.metric else []
     names = list(dict.fromkeys([*given, *dataset.metrics])) or DEFAULTS.get(problem, list(ours))
     for name in set(names) - set(ours):
-        if problem == "question_answering" or any(name in others for others in METRICS.values()):
+        if problem in ONLY_OURS or any(name in others for others in METRICS.values()):
             raise UsageError(
                 f"dataset.metrics: '{brief(name)}' is no metric for {problem}, which has {', '.join(ours)}"
             )

@@ -1,4 +1,4 @@
-"""Rows by column from local files: csv, tsv, json, jsonl and parquet, each also gzipped.
+"""Rows by column from local files: csv, tsv, json, jsonl, parquet and txt, each also gzipped.
 
 Everything wrong with a file is a UsageError of one line that names the file and the line.
 """
@@ -231,6 +231,13 @@ def _squad_columns(articles: list[Any], path: str) -> dict[str, list[Any]]:
     return columns
 
 
+def _read_txt(data: bytes, path: str, header: bool) -> Table:
+    """The lines, as column "text"; empty ones are lines too, and joined by line feeds they are the file again."""
+    lines = [line.removesuffix("\r") for line in _decode(data, path).split("\n")]
+    lines = lines[:-1] if lines[-1] == "" else lines
+    return Table({"text": list(lines)}, path, range(1, len(lines) + 1))
+
+
 def _read_parquet(data: bytes, path: str, header: bool) -> Table:
     import pyarrow
     import pyarrow.parquet
@@ -248,6 +255,7 @@ _READERS: dict[str, Callable[[bytes, str, bool], Table]] = {
     "json": _read_json,
     "jsonl": _read_jsonl,
     "parquet": _read_parquet,
+    "txt": _read_txt,
 }
 
 
