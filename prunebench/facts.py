@@ -11,9 +11,10 @@ from typing import Any
 
 from prunebench.config import DatasetConfig, ModelConfig, RunConfig
 from prunebench.errors import UsageError, brief
-from prunebench.sizes import ALIASES, ANSWER, CAUSAL, CLASSIFY, DECODERS, DEFAULTS, MASKED, component_sizes
+from prunebench.sizes import ALIASES, ANSWER, CAUSAL, CLASSIFY, DECODERS, DEFAULTS, MASKED, TRANSLATE, component_sizes
 from prunebench.tasks.files import Stamp, read_once, stamp
 from prunebench.tasks.labels import label_names
+from prunebench.tasks.settings import TOKENS
 from prunebench.tasks.tables import file_format
 
 UNCASED_VOCABULARY = 30522  # of bert-base-uncased, with which the windows in conf/dataset were counted
@@ -97,7 +98,7 @@ def num_labels(config: RunConfig) -> int | None:
     dataset = config.dataset
     if dataset.task == "question_answering":
         return 2
-    if dataset.regression or dataset.task == "language_modelling":  # whose head's size follows from the model
+    if dataset.regression or dataset.task in TOKENS:  # whose head's size follows from the model
         return 1
     if dataset.labels is not None:
         return len(set(dataset.labels))
@@ -115,7 +116,7 @@ def own_labels(path: str, column: str, written: Stamp, header: bool) -> tuple[st
 
 def labels_of(dataset: DatasetConfig) -> tuple[str, ...] | None:
     """Names of the classes in the order of their ids; None where there are none, or only the hub's data tell."""
-    if dataset.regression or dataset.task in ("question_answering", "language_modelling"):
+    if dataset.regression or dataset.task in ("question_answering", *TOKENS):
         return None
     if dataset.labels is not None:
         return tuple(dataset.labels)
@@ -136,6 +137,8 @@ def folder_config(folder: str) -> dict[str, Any] | None:
 def head_class(config: RunConfig) -> str:
     if config.dataset.task == "language_modelling":
         return CAUSAL if objective(config) == "causal" else MASKED
+    if config.dataset.task == "sequence_to_sequence":
+        return TRANSLATE
     return ANSWER if config.dataset.task == "question_answering" else CLASSIFY
 
 

@@ -19,6 +19,7 @@ ANSWER = "AutoModelForQuestionAnswering"
 CHOOSE = "AutoModelForMultipleChoice"
 MASKED = "AutoModelForMaskedLM"
 CAUSAL = "AutoModelForCausalLM"
+TRANSLATE = "AutoModelForSeq2SeqLM"
 
 Count = tuple[int, int]  # (weights in matrices, all other parameters: norms, biases, convolutions)
 Config = Mapping[str, Any]

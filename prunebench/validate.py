@@ -91,6 +91,7 @@ RANGES = (
     Range("dataset.doc_stride", "[0, 1000000000]", "tokens"),
     Range("dataset.max_answer_length", "[1, 1000000000]", "tokens"),
     Range("dataset.n_best", "[1, 10000]"),
+    Range("dataset.max_target_length", "[1, 1000000]", "tokens"),
     Range("dataset.stride", "[1, 1000000000]", "tokens; null: half a window"),
     Range("dataset.limit", "[1, 1000000000]", "null: all examples"),
     Range("dataset.validation_limit", "[1, 1000000000]", "null: all examples"),
@@ -107,7 +108,13 @@ CHOICES: dict[str, Sequence[str]] = {
     "trainer.keep": ("last", "best"),
     "trainer.device": ("auto", "cpu", "cuda", "mps"),
     "tracker.name": ("local", "wandb"),
-    "dataset.task": ("classification", "language_modelling", "question_answering", "synthetic"),
+    "dataset.task": (
+        "classification",
+        "language_modelling",
+        "question_answering",
+        "sequence_to_sequence",
+        "synthetic",
+    ),
     "dataset.objective": ("auto", "causal", "masked"),
 }
 EXTENDABLE = {f"pruning.{axis}.name": group for axis, group in AXES.items()}

@@ -15,13 +15,14 @@ from typing import Any
 from prunebench.config import DatasetConfig
 from prunebench.errors import UsageError
 from prunebench.tasks.labels import label_names
+from prunebench.tasks.pairs import read_pairs
 from prunebench.tasks.questions import read_questions
 from prunebench.tasks.rows import read_rows
 from prunebench.tasks.settings import choose
 from prunebench.tasks.tables import Table, read_file
 from prunebench.tasks.texts import read_texts
 
-QUESTIONS, TEXT = "question_answering", "language_modelling"
+QUESTIONS, TEXT, PAIRS = "question_answering", "language_modelling", "sequence_to_sequence"
 
 Stamp = tuple[int, int] | None  # when a file was changed (ns) and its size in bytes; None where there is none
 
@@ -86,7 +87,7 @@ def _splits(dataset: DatasetConfig) -> list[tuple[str, str]]:
 
 def _labels(table: Table, dataset: DatasetConfig) -> Sequence[str] | None:
     """None: numbers, or answers."""
-    if dataset.regression or dataset.task in (QUESTIONS, TEXT):
+    if dataset.regression or dataset.task in (QUESTIONS, TEXT, PAIRS):
         return None
     return dataset.labels if dataset.labels is not None else label_names(table, dataset.label_column)
 
@@ -98,5 +99,7 @@ def _read_split(table: Table, split: str, dataset: DatasetConfig, labels: Sequen
     rows = table.take(choose(len(table), split, dataset))
     if dataset.task == QUESTIONS:
         read_questions(rows)
+    elif dataset.task == PAIRS:
+        read_pairs(rows, dataset)
     else:
         read_rows(rows, dataset, labels)

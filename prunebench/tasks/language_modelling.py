@@ -171,6 +171,10 @@ class LanguageModellingTask(Task):
         kept = np.where(fate < MASKED + RANDOM, words, ids[places])
         return places, np.where(fate < MASKED, self._mask_id, kept)
 
+    def amounts(self, data: Encoded, indices: np.ndarray) -> np.ndarray:
+        """The loss is the mean over tokens, and a window's share of them the same for all."""
+        return data.lengths[indices]
+
     def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """With the labels: where they are IGNORE no logits are computed, see `answer_at_labels`."""
         return super().inputs(batch) | {"labels": batch["labels"]}
