@@ -16,8 +16,8 @@ def value_of(text: str) -> Fraction | None:
     Source of the grammar: the usual precedence, operators of one rank from the left, a sign before any factor.
     """
     named = UNKNOWN.fullmatch(text)
-    parser = _Parser(named[1] if named else text)
     try:
+        parser = _Parser(named[1] if named else text)
         value = parser.sum(0)
         return value if parser.at_end() else None
     except (_NoExpression, ZeroDivisionError):

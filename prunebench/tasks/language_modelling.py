@@ -173,7 +173,8 @@ class LanguageModellingTask(Task):
 
     def amounts(self, data: Encoded, indices: np.ndarray) -> np.ndarray:
         """The loss is the mean over tokens, and a window's share of them the same for all."""
-        return data.lengths[indices]
+        lengths: np.ndarray = data.lengths[indices]
+        return lengths
 
     def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """With the labels: where they are IGNORE no logits are computed, see `answer_at_labels`."""

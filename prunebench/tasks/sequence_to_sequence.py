@@ -69,8 +69,8 @@ class SequenceToSequenceTask(Task):
             )
         if long_sources or long_targets:
             say(
-                f"{split}: of {len(sources):,} texts {long_sources:,} are cut (dataset.max_length={dataset.max_length}) "
-                f"and of targets {long_targets:,} (dataset.max_target_length={dataset.max_target_length})"
+                f"{split}: {long_sources:,} sources are cut (dataset.max_length={dataset.max_length}) and "
+                f"{long_targets:,} targets (dataset.max_target_length={dataset.max_target_length})"
             )
         flat, ends = np.concatenate(targets), np.cumsum([len(target) for target in targets])
         return bounds_of(sources), {
@@ -84,7 +84,7 @@ class SequenceToSequenceTask(Task):
     def prepare(self, model: Any) -> None:
         if getattr(model.config, "decoder_start_token_id", None) is None:
             raise UsageError(
-                f"dataset {self.dataset.name}: the model's config names no decoder_start_token_id, with which all targets "
+                f"dataset {self.dataset.name}: the model's config names no decoder_start_token_id, with which targets "
                 "begin: add it to its config.json"
             )
         answer_at_labels(model)
