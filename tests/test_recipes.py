@@ -98,7 +98,7 @@ def test_reconstructions_say_so(option: Option) -> None:
     ("recipe", "dataset", "model"),
     list(
         product(
-            sorted(OPTIONS["recipe"]),
+            sorted(name for name in OPTIONS["recipe"] if not name.startswith("upstream_")),  # these are for text
             sorted(set(OPTIONS["dataset"]) - {*OWN_FILES, *PAIRS}),
             ["roberta_large", "distilbert_base", "gpt2"],
         )
