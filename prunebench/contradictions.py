@@ -34,7 +34,7 @@ LESS = {
 }
 HEADS = {  # names of model classes; else:
     "question_answering": r"ForQuestionAnswering(Simple)?$",
-    "language_modelling": r"(ForMaskedLM|ForPreTraining|ForCausalLM|LMHeadModel)$",
+    "language_modelling": r"(ForMaskedLM|ForCausalLM|LMHeadModel)$",
     "sequence_to_sequence": r"(ForConditionalGeneration|MTModel)$",
 }
 CLASSIFIER = r"ForSequenceClassification$"
