@@ -96,7 +96,7 @@ def test_every_dataset_has_a_description_a_known_task_and_known_settings(name: s
     assert isinstance(dataset, DatasetConfig) and dataset.name == name
     trainer = OmegaConf.merge(OmegaConf.structured(TrainerConfig), content.get("trainer", {}))
     assert trainer.batch_size * trainer.epochs * trainer.lr > 0
-    if dataset.task == "language_modelling":
+    if dataset.hub and dataset.task == "language_modelling":
         for objective, metric in (("causal", "perplexity"), ("masked", "masked_perplexity")):
             assert load_task(replace(dataset, objective=objective)).metric == metric
     elif dataset.hub:
