@@ -83,6 +83,11 @@ def test_accumulation_weighs_parts_by_their_tokens(tmp_path: Path) -> None:
     assert all(torch.allclose(weight, theirs[name], atol=1e-4) for name, weight in ours.items())
 
 
+def test_bf16_learns_and_generates(tmp_path: Path) -> None:
+    result = run(pairs_config(tmp_path, trainer__precision="bf16", trainer__max_steps=9))
+    assert result["environment"]["precision"] == "bf16" and result["sparsity"]["prunable"] == 0.75
+
+
 @pytest.mark.parametrize("criterion", ["wanda", "obert"])
 def test_pairs_calibrate_one_shot_pruning(criterion: str, tmp_path: Path) -> None:
     config = pairs_config(tmp_path, "bart", distillation__hardness=0.0, sparsity=0.5)

@@ -26,8 +26,8 @@ __all__ = ["Encoded", "Feature", "Heads", "Prediction", "Row", "Task", "load_tas
 
 ENCODING = 1  # raise it when the same data and settings come to be encoded otherwise
 NOT_TASKS = {
-    "base", "encoding", "files", "labels", "metrics", "questions", "rows", "settings", "sources", "spans", "squad",
-    "tables", "texts", "tokens", "pairs", "equations",
+    "base", "encoding", "equations", "files", "labels", "metrics", "pairs", "questions", "rows", "settings", "sources",
+    "spans", "squad", "tables", "texts", "tokens",
 }  # fmt: skip
 
 Heads = dict[str, Tensor]  # classification {"logits": (B, C)}; question answering {"start": (B, L), "end": (B, L)}
