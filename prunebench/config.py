@@ -38,7 +38,7 @@ class DatasetConfig:
     validation_splits: list[str] = field(default_factory=lambda: ["validation"])
     header: bool = True  # false: the first line of a csv or tsv is data, and columns go by number: "0", "1", ...
     text_columns: list[str] = field(default_factory=list)  # one or two; empty: found by their usual names
-    label_column: str = "label"
+    label_column: str = "label"  # sequence to sequence: of the targets
     labels: list[str] | None = None  # label names in the order of their ids; default: read from the data
     regression: bool = False
     metrics: list[str] = field(default_factory=list)
@@ -49,6 +49,8 @@ class DatasetConfig:
     n_best: int = 20  # start and end positions tried for an answer (question answering)
     objective: str = "auto"  # of language modelling: causal, masked, or auto: what the model was made for
     stride: int | None = None  # tokens by which windows advance when a causal model is scored; default: half a window
+    max_target_length: int = 64  # tokens of a target, learned and generated (sequence to sequence)
+    prefix: str = ""  # before every source (sequence to sequence): T5's "translate English to German: "
     separator: str | None = "\n"  # between rows of text (language modelling); null: the tokenizer's end of a text
     choices: int | None = None  # of a question (multiple choice); default: as many as the first row has
     margin_alpha: float = 5.0  # loss = -q + alpha * max(0, c - q + beta) (span scoring)

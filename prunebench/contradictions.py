@@ -20,7 +20,7 @@ from prunebench.sizes import ALIASES, DEFAULTS, MASKED, component_sizes
 from prunebench.sparsity.axes import AXES, BLOCK_FISHER, LEARNED, UNSCALED, AxisChoice, check_axes
 from prunebench.tasks.choices import CHOICES, SPAN_SCORING
 from prunebench.tasks.files import file_problems, forget
-from prunebench.tasks.settings import metric_names, problem_of, read_params
+from prunebench.tasks.settings import TOKENS, metric_names, problem_of, read_params
 from prunebench.tasks.sources import LONGEST_PATH, source_of
 from prunebench.tasks.tables import listed
 
@@ -36,6 +36,7 @@ LESS = {
 HEADS = {  # names of model classes; else:
     "question_answering": r"ForQuestionAnswering(Simple)?$",
     "language_modelling": r"(ForMaskedLM|ForPreTraining|ForCausalLM|LMHeadModel)$",
+    "sequence_to_sequence": r"(ForConditionalGeneration|MTModel)$",
     SPAN_SCORING: r"(ForMaskedLM|ForPreTraining)$",
 }
 CLASSIFIER = r"ForSequenceClassification$"
@@ -420,9 +421,12 @@ def _metrics(config: RunConfig) -> Iterator[str]:
 
 
 def _objective(config: RunConfig) -> Iterator[str]:
-    """Of families that are known here; `context.settle_objective` knows the others."""
+    """Of families that are known here, which are no encoder-decoders; `context.settle_objective` knows the others."""
     asked, model = config.dataset.objective, brief(config.model.name)
     made_for = objective(replace(config, dataset=replace(config.dataset, objective="auto")))
+    if config.dataset.task == "sequence_to_sequence" and made_for is not None:
+        name = brief(config.dataset.name)
+        yield f"dataset={name} needs an encoder-decoder, which {model} is not: add model=t5_small or model=bart_base"
     if config.dataset.task != "language_modelling" or asked == "auto" or made_for in (None, asked):
         return
     if asked == "causal":
@@ -432,7 +436,7 @@ def _objective(config: RunConfig) -> Iterator[str]:
 
 
 def _temperature(config: RunConfig) -> Iterator[str]:
-    if config.dataset.task == "language_modelling" and distils(config) and config.distillation.temperature == "auto":
+    if config.dataset.task in TOKENS and distils(config) and config.distillation.temperature == "auto":
         yield (
             "distillation.temperature=auto looks at all answers of 1,000 examples, too many over a vocabulary: "
             "give a number, like 5.5"
@@ -470,7 +474,8 @@ DATA = tuple(
     f"dataset.{name}"
     for name in (
         "name", "task", "hub", "train_file", "validation_file", "header", "text_columns", "label_column", "labels",
-        "regression", "choices", "limit", "validation_limit", "holdout", "examples", "windows", "params",
+        "regression", "choices", "limit", "validation_limit", "holdout", "examples", "windows", "params", "separator",
+        "metrics",
     )
 )  # fmt: skip
 METRICS = ("model", *(f"dataset.{name}" for name in ("task", "objective", "regression", "metric", "metrics")))

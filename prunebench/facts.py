@@ -11,10 +11,11 @@ from typing import Any
 
 from prunebench.config import DatasetConfig, ModelConfig, RunConfig
 from prunebench.errors import UsageError, brief
-from prunebench.sizes import ALIASES, ANSWER, CAUSAL, CLASSIFY, DECODERS, DEFAULTS, MASKED, component_sizes
+from prunebench.sizes import ALIASES, ANSWER, CAUSAL, CLASSIFY, DECODERS, DEFAULTS, MASKED, TRANSLATE, component_sizes
 from prunebench.tasks.choices import CHOICES, SPAN_SCORING, read_choices
 from prunebench.tasks.files import Stamp, read_once, stamp
 from prunebench.tasks.labels import label_names
+from prunebench.tasks.settings import TOKENS
 from prunebench.tasks.tables import file_format
 
 UNCASED_VOCABULARY = 30522  # of bert-base-uncased, with which the windows in conf/dataset were counted
@@ -98,7 +99,7 @@ def num_labels(config: RunConfig) -> int | None:
     dataset = config.dataset
     if dataset.task == "question_answering":
         return 2
-    if dataset.regression or dataset.task in ("language_modelling", *CHOICES):  # its head follows from the model
+    if dataset.regression or dataset.task in (*TOKENS, *CHOICES):  # whose head's size follows from the model
         return 1
     if dataset.labels is not None:
         return len(set(dataset.labels))
@@ -128,7 +129,7 @@ def own_labels(path: str, column: str, written: Stamp, header: bool) -> tuple[st
 
 def labels_of(dataset: DatasetConfig) -> tuple[str, ...] | None:
     """Names of the classes in the order of their ids; None where there are none, or only the hub's data tell."""
-    if dataset.regression or dataset.task in ("question_answering", "language_modelling", *CHOICES):
+    if dataset.regression or dataset.task in ("question_answering", *TOKENS, *CHOICES):
         return None
     if dataset.labels is not None:
         return tuple(dataset.labels)
@@ -149,7 +150,7 @@ def folder_config(folder: str) -> dict[str, Any] | None:
 def head_class(config: RunConfig) -> str:
     if config.dataset.task == "language_modelling":
         return CAUSAL if objective(config) == "causal" else MASKED
-    heads = {"question_answering": ANSWER, SPAN_SCORING: MASKED}
+    heads = {"question_answering": ANSWER, "sequence_to_sequence": TRANSLATE, SPAN_SCORING: MASKED}
     return heads.get(config.dataset.task, CLASSIFY)
 
 

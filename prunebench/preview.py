@@ -13,6 +13,7 @@ from prunebench.facts import TrainingData, logits_each, sizes, training_data
 from prunebench.options import Options
 from prunebench.plan import Phase, Plan, make_plan
 from prunebench.sparsity.counts import zeros_at
+from prunebench.tasks.settings import TOKENS
 
 COMPONENTS = ("encoder", "pooler", "embeddings", "head")
 STAND_IN_STEPS = 10_000  # an epoch, where its steps are unknown: then only epochs are shown
@@ -233,7 +234,7 @@ def _logits(shown: Preview) -> int:
     """The cache that distillation keeps, at most."""
     config, count = shown.config, shown.data.count
     budget = int(config.distillation.cache_gb * 1e9)
-    if config.distillation.hardness == 0 or not prunes(config) or config.dataset.task == "language_modelling":
+    if config.distillation.hardness == 0 or not prunes(config) or config.dataset.task in TOKENS:
         return 0  # over a vocabulary they are too many to be kept
     if count is None:
         return budget

@@ -41,7 +41,8 @@ def rows(result: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
     sparse = ("sparse " + metric["name"], f"{score(metric['value'])}  ({metric['weights']} weights)")
     if sparsity["target"] > 0:
         kept = result["recovery"]
-        lines += [sparse, ("recovery", "not defined" if kept is None else f"{100 * kept:.1f} % of dense")]
+        of = "of dense" if metric.get("higher_is_better", True) else "(dense / sparse, since lower is better)"
+        lines += [sparse, ("recovery", "not defined" if kept is None else f"{100 * kept:.1f} % {of}")]
     elif sparsity["prunable"] >= SPARSE:  # it came with zeros and kept them: there is no dense run beside it
         lines = [sparse]
     if sparse in lines:

@@ -93,6 +93,7 @@ def score(context: Context, saved: Any, plan: Plan, trained: Trained, distillati
             "value": value,
             "higher_is_better": task.higher_is_better,
             "weights": config.trainer.keep,
+            **({"signatures": signatures} if (signatures := task.signatures()) else {}),
         },
         metrics=metrics,
         dense=dense,

@@ -18,6 +18,7 @@ CLASSIFY = "AutoModelForSequenceClassification"
 ANSWER = "AutoModelForQuestionAnswering"
 MASKED = "AutoModelForMaskedLM"
 CAUSAL = "AutoModelForCausalLM"
+TRANSLATE = "AutoModelForSeq2SeqLM"
 
 Count = tuple[int, int]  # (weights in matrices, all other parameters: norms, biases, convolutions)
 Config = Mapping[str, Any]

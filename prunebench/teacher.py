@@ -133,7 +133,8 @@ def make_teacher(
 
 def _over_a_vocabulary(source: TeacherSource) -> OnlineTeacher:
     """Online, whatever the size: masks change from step to step, and a text's answers seldom fit on a disk."""
-    teacher, tokens = source.online(), int(source.data.lengths.sum())
+    teacher = source.online()
+    tokens = int(source.task.amounts(source.data, np.arange(len(source.data))).sum())
     words = int(teacher.model.config.vocab_size)  # type: ignore[union-attr, arg-type]
     needed = size(4 * tokens * words)
     say(f"the teacher runs at every step: its answers are not kept ({words:,} for each of {tokens:,} tokens: {needed})")

@@ -333,7 +333,8 @@ def _losses(job: Job, model: nn.Module, indices: np.ndarray, step: int) -> dict[
     loss = _with_logits(job, distillation, indices, batch, heads, losses)
     if hidden is not None:
         states = hidden.states(batch)
-        losses["hidden_loss"] = hidden_loss(layer_outputs(outputs), states, batch["attention_mask"], hidden.kind)
+        mask = batch.get("decoder_attention_mask", batch["attention_mask"])  # see `layer_outputs`
+        losses["hidden_loss"] = hidden_loss(layer_outputs(outputs), states, mask, hidden.kind)
         loss = loss + hidden.weight * losses["hidden_loss"]
     return {"loss": loss, **losses}
 

@@ -166,6 +166,10 @@ def test_decoders_are_pruned_once_on_calibration_text(family: str, criterion: st
     if criterion == "sparsegpt":  # what it changes in the weights that stay is for this
         config.pruning.criterion.name, config.name = "magnitude", "magnitude"
         assert result["metric"]["value"] < run(config)["metric"]["value"]
+        config.start = str(Path(result["dense"]["folder"]) / "model")  # a folder is its own dense model: no training
+        config.pruning.criterion.name, config.name = "sparsegpt", "folder"
+        again = run(config)
+        assert again["dense"]["value"] == result["dense"]["value"] and again["metrics"] == result["metrics"]
 
 
 def test_a_model_pruned_on_text_keeps_its_zeros_on_another_task(

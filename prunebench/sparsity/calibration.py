@@ -22,6 +22,7 @@ from prunebench.sparsity.stats import InputStat
 from prunebench.targets import Target, layers_of
 
 Batch = Mapping[str, Tensor]
+MASKS = ("attention_mask", "decoder_attention_mask")  # of a batch: 1 for tokens, 0 for padding
 Observers = Sequence[tuple[Target, InputStat]]
 
 
@@ -244,14 +245,14 @@ def _hook(handle: RemovableHandle) -> Iterator[None]:
 
 @contextmanager
 def _watching(observers: Observers, batch: Batch) -> Iterator[None]:
-    """Feeds stats with what their modules are given; tokens that `attention_mask` leaves out do not count."""
-    mask = batch.get("attention_mask")
+    """Feeds stats with what their modules are given; tokens that a mask of theirs leaves out do not count."""
+    masks = [batch[name] for name in MASKS if name in batch]
     handles = []
     for target, stat in observers:
 
         def feed(_: nn.Module, args: tuple[Any, ...], target: Target = target, stat: InputStat = stat) -> None:
             inputs = args[0].detach()
-            tokens, sequences = _tokens(inputs, mask)
+            tokens, sequences = _tokens(inputs, masks)
             if not bool(tokens.sum().isfinite()):  # one pass; entry by entry takes 25 times as long
                 raise RunError(f"the inputs of {target.name} are not finite: did training diverge?")
             stat.observe_inputs(tokens, sequences)
@@ -264,14 +265,14 @@ def _watching(observers: Observers, batch: Batch) -> Iterator[None]:
             handle.remove()
 
 
-def _tokens(inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, int]:
+def _tokens(inputs: Tensor, masks: Sequence[Tensor]) -> tuple[Tensor, int]:
     """(tokens, in), float32, of what is no padding, and of how many sequences that is.
 
-    `mask` is (..., length). Inputs without a sequence axis are taken whole. Some layers flatten sequences before their
-    linear maps (OPT), and with several choices an example is several sequences.
+    A mask is (..., length); that of the inputs' shape holds, and inputs of other shapes are taken whole. Some layers
+    flatten sequences before their linear maps (OPT), and with several choices an example is several sequences.
     """
     flat = inputs.reshape(-1, inputs.shape[-1])
-    if mask is not None:
+    for mask in masks:
         mask = mask.reshape(-1, mask.shape[-1])
         if inputs.shape[:-1] in (mask.shape, (mask.numel(),)):
             kept = mask.flatten().nonzero().flatten()  # a bool index takes four times as long

@@ -26,8 +26,8 @@ __all__ = ["Encoded", "Feature", "Heads", "Prediction", "Row", "Task", "load_tas
 
 ENCODING = 1  # raise it when the same data and settings come to be encoded otherwise
 NOT_TASKS = {
-    "base", "choices", "encoding", "files", "labels", "metrics", "questions", "rows", "settings", "sources", "spans",
-    "squad", "tables", "texts", "tokens",
+    "base", "choices", "encoding", "equations", "files", "labels", "metrics", "pairs", "questions", "rows", "settings",
+    "sources", "spans", "squad", "tables", "texts", "tokens",
 }  # fmt: skip
 
 Heads = dict[str, Tensor]  # classification, choices {"logits": (B, C)}; question answering {"start", "end": (B, L)}
@@ -219,6 +219,10 @@ class Task(ABC):
     @abstractmethod
     def score(self, split: str, predictions: Sequence[Prediction]) -> dict[str, float]:
         """All scores of a split, finite. Those of further splits end in the split's name (accuracy_mismatched)."""
+
+    def signatures(self) -> dict[str, str]:
+        """How metrics were computed whose numbers depend on it, by their names."""
+        return {}
 
     # ------------------------------------------------------------------------------------------------------------
 

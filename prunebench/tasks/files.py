@@ -16,13 +16,14 @@ from prunebench.config import DatasetConfig
 from prunebench.errors import UsageError
 from prunebench.tasks.choices import CHOICES, SPAN_SCORING, read_blanks, read_choices
 from prunebench.tasks.labels import label_names
+from prunebench.tasks.pairs import read_pairs
 from prunebench.tasks.questions import read_questions
 from prunebench.tasks.rows import read_rows
 from prunebench.tasks.settings import choose
 from prunebench.tasks.tables import Table, read_file
 from prunebench.tasks.texts import read_texts
 
-QUESTIONS, TEXT = "question_answering", "language_modelling"
+QUESTIONS, TEXT, PAIRS = "question_answering", "language_modelling", "sequence_to_sequence"
 
 Stamp = tuple[int, int] | None  # when a file was changed (ns) and its size in bytes; None where there is none
 
@@ -87,7 +88,7 @@ def _splits(dataset: DatasetConfig) -> list[tuple[str, str]]:
 
 def _labels(table: Table, dataset: DatasetConfig) -> Sequence[str] | None:
     """None: numbers, or answers."""
-    if dataset.regression or dataset.task in (QUESTIONS, TEXT, *CHOICES):
+    if dataset.regression or dataset.task in (QUESTIONS, TEXT, PAIRS, *CHOICES):
         return None
     return dataset.labels if dataset.labels is not None else label_names(table, dataset.label_column)
 
@@ -103,5 +104,7 @@ def _read_split(table: Table, split: str, dataset: DatasetConfig, labels: Sequen
         read_blanks(rows)
     elif dataset.task in CHOICES:
         read_choices(rows, dataset.choices)
+    elif dataset.task == PAIRS:
+        read_pairs(rows, dataset)
     else:
         read_rows(rows, dataset, labels)

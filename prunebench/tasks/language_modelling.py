@@ -30,6 +30,7 @@ from prunebench.tasks.tokens import IGNORE, answer_at_labels, label_logits, mean
 
 SHARE = 0.15  # of the tokens, to be found by a masked model: Devlin et al. 2019
 MASKED, RANDOM = 0.8, 0.1  # of those: replaced by the mask, by any word; the rest stay
+TRAINING = ("train", "holdout")  # of one text, cut alike, or the one would hold windows of the other
 ROWS = 5_000  # of training text tokenised as one; the text that is scored is tokenised whole
 
 
@@ -82,7 +83,7 @@ class LanguageModellingTask(Task):
         before, after = _around(tokenizer) if self.masked else ([], [])
         ids = self._ids(split, tokenizer)
         length = self.dataset.max_length - len(before) - len(after)
-        training = split in ("train", "holdout")  # the holdout's windows are some of the training text's
+        training = split in TRAINING
         if len(ids) < (length if training else 2):
             found = f"dataset {self.dataset.name}, {split}: the text has {len(ids)} tokens"
             raise UsageError(too_short(found, self.dataset.max_length))
@@ -120,7 +121,7 @@ class LanguageModellingTask(Task):
         with quiet():  # longer than the model takes: it is cut here
             if separator is None:
                 return self._documents(texts, tokenizer)
-            size = ROWS if split == "train" else len(texts)
+            size = ROWS if split in TRAINING else len(texts)
             parts = [separator.join(texts[start : start + size]) for start in range(0, len(texts), size)]
             pieces = [part + separator for part in parts[:-1]] + parts[-1:]
             rows = [
@@ -170,6 +171,11 @@ class LanguageModellingTask(Task):
         fate, words = random.random(len(places)), random.integers(self._words, size=len(places))
         kept = np.where(fate < MASKED + RANDOM, words, ids[places])
         return places, np.where(fate < MASKED, self._mask_id, kept)
+
+    def amounts(self, data: Encoded, indices: np.ndarray) -> np.ndarray:
+        """The loss is the mean over tokens, and a window's share of them the same for all."""
+        lengths: np.ndarray = data.lengths[indices]
+        return lengths
 
     def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """With the labels: where they are IGNORE no logits are computed, see `answer_at_labels`."""

@@ -116,6 +116,37 @@ class Squad(_Metric):
         }
 
 
+class Bleu(_Metric):
+    """Corpus BLEU in percent, by sacrebleu with its defaults (Post 2018)."""
+
+    features = Features({"predictions": Value("string"), "references": Value("string")})
+
+    def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        return {"bleu": float(_scorer("bleu").corpus_score(predictions, [references]).score)}
+
+
+class Chrf(_Metric):
+    """Corpus chrF (character n-grams up to 6) in percent, by sacrebleu with its defaults (Popović 2015)."""
+
+    features = Features({"predictions": Value("string"), "references": Value("string")})
+
+    def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        return {"chrf": float(_scorer("chrf").corpus_score(predictions, [references]).score)}
+
+
+def _scorer(name: str) -> Any:
+    import sacrebleu
+
+    return sacrebleu.BLEU() if name == "bleu" else sacrebleu.CHRF()
+
+
+def signature(name: str) -> str:
+    """What sacrebleu asks everybody to print beside a score of `SACREBLEU`: tokenisation, smoothing, version."""
+    scorer = _scorer(name)
+    scorer.corpus_score(["a"], [["a"]])  # it knows the number of references only then
+    return str(scorer.get_signature())
+
+
 OURS: dict[str, type[_Metric]] = {
     "accuracy": Accuracy,
     "f1": F1,
@@ -124,6 +155,8 @@ OURS: dict[str, type[_Metric]] = {
     "spearmanr": Spearman,
     "mse": MeanSquaredError,
     "squad": Squad,
+    "bleu": Bleu,
+    "chrf": Chrf,
 }
 
 

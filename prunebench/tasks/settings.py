@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,19 @@ METRICS = {  # ours, by problem: is higher better?
     "question_answering": {"f1": True, "exact_match": True},
     "causal_language_modelling": {"perplexity": False},
     "masked_language_modelling": {"masked_perplexity": False, "masked_accuracy": True},
+    "sequence_to_sequence": {"bleu": True, "chrf": True, "answer_accuracy": True},
 }
+SACREBLEU = ("bleu", "chrf")  # need that package
+TOKENS = ("language_modelling", "sequence_to_sequence")  # tasks whose answers are words of a vocabulary
 ONLY_OURS = (
     "question_answering",
     "causal_language_modelling",
     "masked_language_modelling",
 )  # metrics of these problems
-DEFAULTS = {"classification": ["accuracy"], "regression": ["pearson", "spearmanr", "mse"]}
+DEFAULTS = {
+    "classification": ["accuracy"], "regression": ["pearson", "spearmanr", "mse"],
+    "sequence_to_sequence": ["bleu", "chrf"],
+}  # fmt: skip
 LOWER_IS_BETTER = ("mse", "mae", "rmse", "mape", "smape", "mase", "brier_score", "perplexity", "wer", "cer", "ter")
 SUBSET_SEED, HOLDOUT_SEED = 20231213, 542  # fixed: the same examples whatever the seed of a run
 
@@ -33,7 +40,7 @@ def problem_of(dataset: DatasetConfig, objective: str | None) -> str | None:
     """The key in METRICS; None where the objective of language modelling is not known."""
     if dataset.task in CHOICES:
         return MULTIPLE_CHOICE
-    if dataset.task == "question_answering":
+    if dataset.task in ("question_answering", "sequence_to_sequence"):
         return dataset.task
     if dataset.task == "language_modelling":
         return objective and f"{objective}_language_modelling"
@@ -66,6 +73,8 @@ def metric_names(dataset: DatasetConfig, problem: str) -> list[str]:
             raise UsageError(
                 f"dataset.metrics: '{brief(name)}' is no metric for {problem}, which has {', '.join(ours)}"
             )
+    if set(names) & set(SACREBLEU) and find_spec("sacrebleu") is None:
+        raise UsageError("dataset.metrics: bleu and chrf need sacrebleu: pip install 'prunebench[seq2seq]'")
     return names
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_unknown_names(task: Task, tokenizer: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"dataset.task=clasification is unknown \(did you mean 'classification'\?\)"):
         load_task(DatasetConfig(name="x", task="clasification"))
     with pytest.raises(
-        UsageError, match=r"dataset.task=metrics is unknown.*: it can be classification, multiple_choice, question_answ"
+        UsageError, match=r"dataset.task=metrics is unknown.*: it can be classification, language_modelling, multiple_c"
     ):
         load_task(DatasetConfig(name="x", task="metrics"))
 
@@ -95,7 +96,10 @@ def test_every_dataset_has_a_description_a_known_task_and_known_settings(name: s
     assert isinstance(dataset, DatasetConfig) and dataset.name == name
     trainer = OmegaConf.merge(OmegaConf.structured(TrainerConfig), content.get("trainer", {}))
     assert trainer.batch_size * trainer.epochs * trainer.lr > 0
-    if dataset.hub:
+    if dataset.hub and dataset.task == "language_modelling":
+        for objective, metric in (("causal", "perplexity"), ("masked", "masked_perplexity")):
+            assert load_task(replace(dataset, objective=objective)).metric == metric
+    elif dataset.hub:
         task = load_task(dataset)
         assert task.metric == dataset.metric and set(task.metrics) == set(dataset.metrics)
         assert set(dataset.examples) == {"train", *task.eval_splits}

@@ -159,6 +159,27 @@ def test_limits_and_the_holdout_count_windows(decoder_tokenizer: Any, tmp_path: 
     windows = [tuple(whole.ragged("input_ids", i)) for i in range(len(whole))]
     chosen = [[windows.index(tuple(data.ragged("input_ids", i))) for i in range(len(data))] for data in (train, held)]
     assert [len(part) for part in chosen] == [5, 3]
+    assert not set(chosen[0]) & set(chosen[1])
+
+
+def test_the_holdout_is_tokenised_in_the_pieces_of_training(
+    decoder_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language_modelling, "ROWS", 3)
+    pieces: list[str] = []
+    original = type(decoder_tokenizer).__call__
+
+    def call(self: Any, text: str, **settings: Any) -> Any:
+        pieces.append(text)
+        return original(self, text, **settings)
+
+    monkeypatch.setattr(type(decoder_tokenizer), "__call__", call)
+    task, cut = causal(tmp_path, holdout=4), []
+    for split in ("train", "holdout"):
+        task.encode(split, decoder_tokenizer, tmp_path)
+        cut.append(list(pieces))
+        pieces.clear()
+    assert cut[0] == cut[1] and len(cut[0]) > 3 and "".join(cut[0]) == TEXT.removesuffix("\n")
 
 
 # --- masked -------------------------------------------------------------------------------------------------------
