@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from prunebench.paths import RunFolder
+from prunebench.compare import Group, Run, flatten
 
 POINTS = 400  # of a learning curve
 MOMENTS = 60  # prunings at which the sparsity of every matrix is shown
@@ -28,8 +28,9 @@ def rounded(value: Any) -> Any:
 # --- a run in the table -------------------------------------------------------------------------------------------
 
 
-def run_row(name: str, digest: str, status: str, result: Row, settings: Row) -> dict[str, Any]:
-    """What the table and the plot of scores show; settings apart."""
+def run_row(run: Run, name: str, digest: str, status: str) -> dict[str, Any]:
+    """What the table and the plot of scores show of a run, finished or not; settings apart."""
+    result, settings = run.result, run.settings
     metric, sparsity = result.get("metric") or {}, result.get("sparsity") or {}
     weights, training = result.get("weights") or {}, result.get("training") or {}
     return {
@@ -42,6 +43,7 @@ def run_row(name: str, digest: str, status: str, result: Row, settings: Row) -> 
         "seed": settings.get("seed", result.get("seed")),
         "dataset": settings.get("dataset.name"),
         "metric": metric.get("name"),
+        "bucket": None,
         "higher": metric.get("higher_is_better", True),
         "score": metric.get("value"),
         "dense": (result.get("dense") or {}).get("value"),
@@ -57,21 +59,42 @@ def run_row(name: str, digest: str, status: str, result: Row, settings: Row) -> 
     }
 
 
+def place(group: Group) -> dict[str, Any]:
+    """What a run is shown together with.
+
+    Returns:
+        `group`: runs that differ in their seed only. `variant`: groups of one method that differ in their sparsity only.
+        `bucket`: scores that may be put side by side, and in `detail` what they are of.
+    """
+    bench = group.bench
+    settings = {key: value for key, value in group.settings.items() if key != "sparsity"}
+    return {
+        "group": group.runs[0].digest,
+        "variant": _hash(settings),
+        "bucket": _hash([bench.content, bench.dataset, bench.split, bench.examples, bench.metric]),
+        "detail": f"{bench.split}, {bench.examples:,} examples" if bench.examples else bench.split,
+    }
+
+
+def _hash(value: Any) -> str:
+    return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
 def method_of(name: str, sparsity: Any) -> str:
     """bert_smc_90 and bert_smc_95 are one method at two levels."""
     at_level = isinstance(sparsity, int | float) and name.endswith(f"_{round(100 * sparsity)}")
     return LEVEL.sub("", name) if at_level else name
 
 
-def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """{"trainer": {"betas": [0.9, 0.999]}} -> {"trainer.betas": [0.9, 0.999]}; mappings in lists go by number."""
+def spread(settings: Row) -> dict[str, Any]:
+    """{"phases": [{"epochs": 2}]} -> {"phases.0.epochs": 2}: two runs may differ in a single one of many."""
     flat: dict[str, Any] = {}
-    for key, value in settings.items() if isinstance(settings, Mapping) else enumerate(settings):
-        nested = isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
-        if nested or (isinstance(value, Mapping) and value):
-            flat |= flatten(value, f"{prefix}{key}.")
+    for key, value in settings.items():
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            for number, item in enumerate(value):
+                flat |= flatten({str(number): item}, f"{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
+            flat[key] = value
     return flat
 
 
@@ -187,7 +210,7 @@ def predictions(lines: Sequence[Row]) -> tuple[str, dict[str, Any], dict[str, An
         "text": [line.get("text") for line in lines],
         "expected": [_expected(line) for line in lines],
     }
-    key = sha256(json.dumps([examples[name] for name in ("split", "id", "expected")]).encode()).hexdigest()[:16]
+    key = _hash([examples[name] for name in ("split", "id", "expected")])
     own = {
         "examples": key,
         "predicted": [rounded(line.get("prediction")) for line in lines],
@@ -233,15 +256,3 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict):
             rows.append(row)
     return rows
-
-
-def read_settings(folder: RunFolder) -> dict[str, Any]:
-    """config.yaml, flattened; {} where it is damaged."""
-    import yaml
-
-    try:
-        text = folder.config.read_text(encoding="utf-8")
-        settings = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return flatten(settings) if isinstance(settings, dict) else {}
