@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from omegaconf import MISSING
+
 from prunebench.compare import Group, Run, flatten
+from prunebench.config import PhaseConfig, RunConfig
 
 POINTS = 400  # of a learning curve
 MOMENTS = 60  # prunings at which the sparsity of every matrix is shown
 DIGITS = 5  # significant, of a number in a plot
 EVENTS = ("eval", "final", "pruning")  # rows of metrics.jsonl that are no updates
 AS_THEY_ARE = ("step", "lr", "sparsity")  # of several updates that become one point the last counts, not the mean
+PHASES = "pruning.schedule.phases"
+NO_VARIANT = ("sparsity", "seed", "name", "recipe", "outputs")
 LEVEL = re.compile(r"_\d{1,2}$")
 
 Row = Mapping[str, Any]
@@ -67,10 +73,10 @@ def place(group: Group) -> dict[str, Any]:
         `bucket`: scores that may be put side by side, and in `detail` what they are of.
     """
     bench = group.bench
-    settings = {key: value for key, value in group.settings.items() if key != "sparsity"}
+    settings = complete(group.settings)
     return {
         "group": group.runs[0].digest,
-        "variant": _hash(settings),
+        "variant": _hash({key: value for key, value in settings.items() if key not in NO_VARIANT}),
         "bucket": _hash([bench.content, bench.dataset, bench.split, bench.examples, bench.metric]),
         "detail": f"{bench.split}, {bench.examples:,} examples" if bench.examples else bench.split,
     }
@@ -86,16 +92,22 @@ def method_of(name: str, sparsity: Any) -> str:
     return LEVEL.sub("", name) if at_level else name
 
 
-def spread(settings: Row) -> dict[str, Any]:
-    """{"phases": [{"epochs": 2}]} -> {"phases.0.epochs": 2}: two runs may differ in a single one of many."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-            for number, item in enumerate(value):
-                flat |= flatten({str(number): item}, f"{key}.")
-        else:
-            flat[key] = value
-    return flat
+def complete(settings: Row) -> dict[str, Any]:
+    """Settings by dotted key as they would be written today.
+
+    One that an older run does not have is at its default (which is how its digest stayed the same). The phases of a
+    schedule go by number, and of each what is not at its default: {"phases": [{"units": 2}]} -> {"phases.0.units": 2}.
+    """
+    defaults = flatten(asdict(RunConfig()))
+    filled = {key: settings.get(key, value) for key, value in defaults.items() if value != MISSING}
+    phases, phase = settings.get(PHASES) or [], asdict(PhaseConfig())
+    told = {
+        f"{PHASES}.{number}.{key}": value
+        for number, one in enumerate(phases)
+        for key, value in one.items()
+        if key not in phase or phase[key] != value
+    }
+    return {key: value for key, value in (filled | settings | told).items() if key != PHASES}
 
 
 # --- learning curves ----------------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ class Store:
             run, row = _described(folder, result, status)
         except DAMAGED:
             run, row = _described(folder, {}, "damaged")
-        self._known[name] = Known(run, folder, stamp, row, documents.spread(run.settings), version)
+        self._known[name] = Known(run, folder, stamp, row, documents.complete(run.settings), version)
         self._removed.pop(name, None)
         self._version = version
 

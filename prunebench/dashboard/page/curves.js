@@ -38,7 +38,7 @@ function curvesFigure(name, found) {
     el("div", { className: "tools" }, select("Show", "series", [...kinds])),
     plot(name, curvesOption(found, kind, title), `${title}, learning rate and sparsity over steps of ${found.length} runs, with ${found.map(({ curves }) => curves.prunings.length).join(", ")} prunings`,
       { className: "chart tall", onclick: ({ data: item, seriesId }) => (item?.id || seriesId) && state.set({ view: "run", run: item?.id ?? seriesId.split("|")[1] }) }),
-    el("figcaption", {}, "Ticks: prunings. Upright dashed lines: the learning rate starts anew. Where a run has more than 400 updates, a point is the mean of neighbouring ones."));
+    el("figcaption", {}, "Ticks: prunings. Triangles and dashed lines: the learning rate starts anew. Where a run has more than 400 updates, a point is the mean of neighbouring ones."));
 }
 
 function curvesOption(found, kind, title) {
@@ -69,6 +69,8 @@ function runSeries({ run, curves, index }, kind, count) {
     base(0, { data: points(values, steps, (value) => `${kind} ${show(value)}`), showSymbol: kind.startsWith("eval/"), symbol, markLine: marks(curves, color, count) }),
     base(1, { data: points(updates.lr ?? [], updates.step ?? [], (value) => `learning rate ${show(value)}`) }),
     base(2, { data: points(updates.sparsity ?? [], updates.step ?? [], (value) => `${format.percent(value)} zeros`), step: "end" }),
+    { type: "scatter", name, id: `rewinds|${run.id}`, xAxisIndex: 1, yAxisIndex: 1, symbol: "triangle", symbolSize: 8, itemStyle: { color },
+      data: curves.rewinds.map((step) => ({ value: [step, 0], id: run.id, tell: [`the learning rate starts anew at step ${step}`] })) },
     { type: "scatter", name, id: `prunings|${run.id}`, xAxisIndex: 2, yAxisIndex: 2, symbol: "rect", symbolSize: [1.5, 9], itemStyle: { color },
       data: prunings.map(([step, sparsity, churn]) => ({ value: [step, sparsity], id: run.id, tell: [`pruning at step ${step}: ${format.percent(sparsity)} zeros`, churn ? `${format.percent(churn)} of the mask changed` : ""] })) },
   ];

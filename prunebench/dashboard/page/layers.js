@@ -100,7 +100,7 @@ function changeFigure(a, b, one, two) {
 }
 
 const layerName = (layer) => (layer === null ? "other" : `layer ${layer}`);
-const shortKind = (kind) => kind.replace(/^attention\.(self\.)?/, "").replace(/\.dense$/, "");
+const shortKind = (kind) => kind.replace("attention.self.", "").replace(/\.dense$/, "");
 
 function numbersTable(headings, rows) {
   return el("details", {}, el("summary", {}, "Numbers"), el("div", { className: "scroll" }, el("table", {},

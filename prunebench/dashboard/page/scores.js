@@ -50,7 +50,7 @@ function scoresOption(visible, runs, share, name, dense, higher, metric) {
   const [low, high] = [Math.min(...scores), Math.max(...scores)], room = (high - low || 0.02) * 0.06;
   return {
     grid: { left: 66, right: 22, top: 22, bottom: 52 },
-    xAxis: axisX(`Sparsity: ${name}`, { axisLabel: { color: css("quiet"), hideOverlap: true, formatter: (value) => `${+(100 * value).toFixed(2)} %` }, ...reach(points) }),
+    xAxis: axisX(`Sparsity: ${name}`, { axisLabel: { color: css("quiet"), hideOverlap: true, showMinLabel: false, showMaxLabel: false, formatter: (value) => `${+(100 * value).toFixed(2)} %` }, ...reach(points) }),
     yAxis: axisY(metric, { min: low - room, max: high + room, axisLabel: { color: css("quiet"), showMinLabel: false, showMaxLabel: false, formatter: (value) => +value.toPrecision(4) } }),
     dataZoom: [{ type: "inside", zoomOnMouseWheel: "ctrl" }, { type: "inside", orient: "vertical", zoomOnMouseWheel: "ctrl" }],
     series,
@@ -110,7 +110,7 @@ function denseSeries(dense) {
     type: "line", name: "dense", data: [], silent: true,
     markLine: {
       silent: true, symbol: "none", data: [{ yAxis: value }], lineStyle: { color: css("text"), width: 1, type: "solid", opacity: 0.55 },
-      label: { position: "insideEndTop", color: css("quiet"), formatter: `dense ${format.score(value)}${dense.length > 1 ? ` (mean of ${dense.length})` : ""}` },
+      label: { position: "insideStartTop", color: css("quiet"), formatter: `dense ${format.score(value)}${dense.length > 1 ? ` (mean of ${dense.length})` : ""}` },
     },
   };
 }
