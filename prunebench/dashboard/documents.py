@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -98,16 +99,21 @@ def complete(settings: Row) -> dict[str, Any]:
     One that an older run does not have is at its default (which is how its digest stayed the same). The phases of a
     schedule go by number, and of each what is not at its default: {"phases": [{"units": 2}]} -> {"phases.0.units": 2}.
     """
-    defaults = flatten(asdict(RunConfig()))
-    filled = {key: settings.get(key, value) for key, value in defaults.items() if value != MISSING}
-    phases, phase = settings.get(PHASES) or [], asdict(PhaseConfig())
+    every, phase = _defaults()
     told = {
         f"{PHASES}.{number}.{key}": value
-        for number, one in enumerate(phases)
+        for number, one in enumerate(settings.get(PHASES) or [])
         for key, value in one.items()
         if key not in phase or phase[key] != value
     }
-    return {key: value for key, value in (filled | settings | told).items() if key != PHASES}
+    return {key: value for key, value in (every | settings | told).items() if key != PHASES}
+
+
+@cache
+def _defaults() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of all settings by dotted key, and of a phase."""
+    every = flatten(asdict(RunConfig()))
+    return {key: value for key, value in every.items() if value != MISSING}, asdict(PhaseConfig())
 
 
 # --- learning curves ----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from prunebench.compare.runs import require
 from prunebench.dashboard import documents
 from prunebench.listing import find_runs, status_of
 from prunebench.paths import RunFolder
+from prunebench.sweep_record import list_sweeps
 
 Document = dict[str, Any]
 Stamp = tuple[int, ...]  # of files: equal as long as none of them was written
@@ -48,7 +50,10 @@ class Store:
     _made: dict[str, tuple[Stamp, Document | None]] = field(default_factory=dict)
     _examples: dict[str, Document] = field(default_factory=dict)
     _common: dict[str, Any] | None = None
+    _sweeps: list[Document] = field(default_factory=list)
+    _sweeps_version: int = 0
     _version: int = 0
+    _born: str = field(default_factory=lambda: secrets.token_hex(4))  # versions of another store mean nothing here
     _looked: float = float("-inf")
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -62,11 +67,13 @@ class Store:
             changed = [run for run in self._known.values() if run.version > since]
             gone = [name for name, version in self._removed.items() if version > since and since]
             answer = {
+                "store": self._born,
                 "version": self._version,
                 "runs": [run.row | {"differs": self._differences(run.settings)} for run in changed],
                 "gone": gone,
-                "sweeps": self._sweeps(),
             }
+            if self._sweeps_version > since or not since:
+                answer |= {"sweeps": self._sweeps}
             return answer if since else answer | {"common": self._common or {}, "outputs": str(self.outputs)}
 
     def ids(self) -> list[str]:
@@ -119,6 +126,7 @@ class Store:
             self._removed[name] = self._version = version
         if self._version == version:
             self._place(version)
+        self._read_sweeps(version)
         if self._common is None and self._known:
             self._common = _most_common([known.settings for known in self._known.values()])
         self._looked = time.monotonic()
@@ -154,8 +162,15 @@ class Store:
         absent = {key: None for key in common.keys() - settings.keys()} if settings else {}
         return {key: value for key, value in settings.items() if key not in common or common[key] != value} | absent
 
-    def _sweeps(self) -> list[Document]:
-        return []
+    def _read_sweeps(self, version: int) -> None:
+        """The newest first. What each member was started with stands in its run's settings."""
+        sweeps = [record.to_json() for record in reversed(list_sweeps(self.outputs))]
+        for sweep in sweeps:
+            sweep["command"] = " ".join(["prunebench", *sweep["command"]])
+            for member in sweep["members"]:
+                del member["overrides"]
+        if sweeps != self._sweeps:
+            self._sweeps, self._sweeps_version, self._version = sweeps, version, version
 
     def keep_examples(self, key: str, examples: Document) -> str:
         """Once for all runs; runs of earlier versions come without texts."""
