@@ -24,7 +24,7 @@ from prunebench.dashboard import documents, export
 from prunebench.dashboard.serve import is_loopback, listen, make_app
 from prunebench.dashboard.store import Store
 from prunebench.sweep_record import MemberRecord, SweepFolder, SweepRecord
-from tests.dashboard_runs import MATRICES, STEPS, make_run, rows, touch_later
+from tests.dashboard_runs import HOSTILE, MATRICES, STEPS, make_run, rows, touch_later
 
 
 def store_of(outputs: Path) -> Store:
@@ -187,7 +187,7 @@ def test_texts_of_a_newer_run_serve_older_ones(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"text"', '"was_not_kept"'))
     store = store_of(tmp_path)
     keys = {store.document(f"predictions/{name}")["examples"] for name in (new, old)}  # type: ignore[index]
-    assert len(keys) == 1 and store.document(f"examples/{keys.pop()}")["text"][3] == "a film 3"  # type: ignore[index]
+    assert len(keys) == 1 and store.document(f"examples/{keys.pop()}")["text"][3] == f"{HOSTILE} 3"  # type: ignore[index]
 
 
 def test_sweeps_are_told_when_they_change(tmp_path: Path) -> None:

@@ -44,7 +44,17 @@ def test_composing_loads_nothing_heavy(tmp_path: Path, words: list[str]) -> None
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["plan", "--help"], ["ls"], ["ls", "runs"], ["clean", "."]], ids=" ".join
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["plan", "--help"],
+        ["ls"],
+        ["ls", "runs"],
+        ["clean", "."],
+        ["dashboard", "--outputs", ".", "--export", "report.html"],
+    ],
+    ids=" ".join,
 )
 def test_listing_does_not_even_load_hydra(tmp_path: Path, words: list[str]) -> None:
     assert loaded(tmp_path, *words) == (0, "LOADED [] False")
