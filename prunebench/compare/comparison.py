@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prunebench.compare.examples import ExampleTests
 from prunebench.compare.groups import Bench, Group, differing, find_key, group_runs, is_number
-from prunebench.compare.runs import Run
+from prunebench.compare.runs import Run, is_called
 from prunebench.compare.statistics import Interval, Mean, holm, mean_std, paired_interval
 from prunebench.compare.where import is_filter, parse_where
 from prunebench.errors import UsageError, brief, did_you_mean
+from prunebench.sweep_record import MemberRecord
 
 Pairs = Sequence[tuple[Run, Run]]
 
@@ -53,10 +53,16 @@ class Table:
 @dataclass(frozen=True)
 class Comparison:
     tables: list[Table]
+    unfinished: list[MemberRecord] = field(default_factory=list)  # members of a sweep that are not among the rows
 
 
 def compare(
-    runs: Iterable[Run], *, baseline: str | None = None, sort: str | None = None, pool: Iterable[Run] = ()
+    runs: Iterable[Run],
+    *,
+    baseline: str | None = None,
+    sort: str | None = None,
+    pool: Iterable[Run] = (),
+    unfinished: Sequence[MemberRecord] = (),
 ) -> Comparison:
     """Tables of groups, the dense ones first, then the best score first.
 
@@ -64,6 +70,7 @@ def compare(
         baseline: a name, (the beginning of) a digest, name/digest or a filter, which means one group of every table.
         sort: a key as in --where; `-key` for descending.
         pool: runs among which the baseline is looked for if it is not among `runs`.
+        unfinished: members of a sweep to be told of.
 
     Raises:
         UsageError: no such key or baseline, several, or one that is not comparable with the rest.
@@ -78,7 +85,7 @@ def compare(
             members = [*members, base]
         apart = _apart(bench, [other for other, _ in split if other is not bench])
         tables.append(_table(bench, order(members), base, apart))
-    return Comparison(tables)
+    return Comparison(tables, list(unfinished))
 
 
 def _tables(groups: Sequence[Group]) -> list[tuple[Bench, list[Group]]]:
@@ -93,9 +100,11 @@ def _tables(groups: Sequence[Group]) -> list[tuple[Bench, list[Group]]]:
 
 
 def _apart(bench: Bench, others: Sequence[Bench]) -> list[str]:
-    """In what a table differs from every or some other."""
-    kinds = {"content": "dataset content", "metric": "metric", "split": "split", "components": "denominator"}
-    return [what for key, what in kinds.items() if any(getattr(o, key) != getattr(bench, key) for o in others)]
+    """In what a table differs from some other."""
+    kinds = {"content": "dataset content", "metric": "metric", "split": "split"}
+    found = [what for key, what in kinds.items() if any(getattr(o, key) != getattr(bench, key) for o in others)]
+    denominators = {other.components for other in (bench, *others)} - {()}
+    return [*found, *(["denominator"] if bench.components and len(denominators) > 1 else [])]
 
 
 # --- baseline -----------------------------------------------------------------------------------------------------
@@ -104,7 +113,8 @@ def _apart(bench: Bench, others: Sequence[Bench]) -> list[str]:
 def _baselines(split: Sequence[tuple[Bench, list[Group]]], word: str, pool: Iterable[Run]) -> list[Group]:
     """The baseline of each table."""
     shown = [group for _, members in split for group in members]
-    means = _matcher(word, [run for group in shown for run in group.runs])
+    pool = list(pool)
+    means = _matcher(word, [*(run for group in shown for run in group.runs), *pool])
     found = [[group for group in members if _is_meant(group, means)] for _, members in split]
     if not all(found):
         others = group_runs([*(run for group in shown for run in group.runs), *pool])
@@ -148,14 +158,9 @@ def _is_meant(group: Group, means: Callable[[Run], bool]) -> bool:
 
 
 def _matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
-    if is_filter(word):
+    if is_filter(word) and not any(run.name == word for run in runs):
         return parse_where(word, runs, "--baseline")
-    return lambda run: (
-        word == run.name
-        or (bool(word) and run.digest.startswith(word))
-        or fnmatchcase(f"{run.name}/{run.digest}", word)
-        or (run.folder is not None and fnmatchcase(str(run.folder.root), word.rstrip("/")))
-    )
+    return lambda run: is_called(run, word)
 
 
 def describe(bench: Bench) -> str:
@@ -172,8 +177,13 @@ def _order(sort: str | None, groups: Sequence[Group]) -> Callable[[Sequence[Grou
     if sort is None:
         return lambda members: sorted(members, key=_rank)
     runs = [run for group in groups for run in group.runs]
+    if not runs:
+        return list
     settings = {key for run in runs for key in run.settings}
-    key = find_key(sort.removeprefix("-"), settings, {key for run in runs for key in run.values})
+    try:
+        key = find_key(sort.removeprefix("-"), settings, {key for run in runs for key in run.values})
+    except UsageError as error:
+        raise UsageError(f"--sort {error}") from None
 
     def ordered(members: Sequence[Group]) -> list[Group]:
         known = [group for group in members if group.value(key) is not None]

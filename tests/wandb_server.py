@@ -1,0 +1,77 @@
+"""Plays as much of wandb's server as its public API needs to list runs, on localhost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+PAGE = 2  # however many are asked for, so that there are pages
+
+
+@dataclass
+class Project:
+    """`runs`: (id, config, summary, state) each; `asked`: the variables of every query for them."""
+
+    path: str
+    runs: Sequence[tuple[str, dict[str, Any], dict[str, Any], str]]
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        if "runs(" not in query:
+            return {"viewer": {"id": "1", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
+        self.asked.append(variables)
+        if f"{variables['entity']}/{variables['project']}" != self.path:
+            return {"project": None}
+        state = json.loads(variables["filters"])["state"]
+        every = [run for run in self.runs if run[3] == state]
+        first = int(variables.get("cursor") or 0)
+        edges = [
+            {"node": _node(run), "cursor": str(first + i + 1)} for i, run in enumerate(every[first : first + PAGE])
+        ]
+        page = {"endCursor": str(first + len(edges)), "hasNextPage": first + PAGE < len(every)}
+        runs = {"edges": edges, "pageInfo": page}
+        return {"project": {"internalId": "1", "runCount": len(every), "readOnly": False, "runs": runs}}
+
+
+def _node(run: tuple[str, dict[str, Any], dict[str, Any], str]) -> dict[str, Any]:
+    identity, config, summary, state = run
+    return {
+        "id": identity, "name": identity, "displayName": identity, "state": state, "tags": [], "projectId": "1",
+        "config": json.dumps({key: {"value": value} for key, value in config.items()}),
+        "summaryMetrics": json.dumps(summary), "systemMetrics": "{}", "historyKeys": None,
+        "user": {"name": "me", "username": "me"},
+        "sweepName": None, "group": None, "jobType": None, "createdAt": "2026-01-01T00:00:00", "readOnly": False,
+    }  # fmt: skip
+
+
+@contextmanager
+def serving(project: Project) -> Iterator[str]:
+    """Yields the base URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"] or 0))
+            asked = json.loads(body) if self.path == "/graphql" else {}
+            data = {"data": project.answer(asked["query"], asked.get("variables") or {})} if asked else {}
+            text = json.dumps(data).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
