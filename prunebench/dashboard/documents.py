@@ -89,7 +89,7 @@ def place(group: Group) -> dict[str, Any]:
     return {
         "group": group.runs[0].digest,
         "variant": _hash({key: value for key, value in settings.items() if key not in NO_VARIANT}),
-        "bucket": _hash([bench.content, bench.dataset, bench.split, bench.examples, bench.metric]),
+        "bucket": _hash([bench.content, bench.split, bench.metric]),
         "detail": f"{bench.split}, {bench.examples:,} examples" if bench.examples else bench.split,
     }
 
@@ -233,7 +233,7 @@ def predictions(lines: Sequence[Row]) -> tuple[str, dict[str, Any], dict[str, An
 
     Returns:
         A key; the examples: `split`, `id`, `text` and `expected`; the run's `predicted`, and in `right` how well: 1 or
-        0, the F1 of an answer, the error of a number.
+        0, the F1 of an answer, None for numbers and free text.
     """
     examples = {
         "split": [line.get("split") for line in lines],
@@ -244,17 +244,22 @@ def predictions(lines: Sequence[Row]) -> tuple[str, dict[str, Any], dict[str, An
     key = _hash([examples[name] for name in ("split", "id", "expected")])
     own = {
         "examples": key,
-        "predicted": [rounded(line.get("prediction")) for line in lines],
+        "predicted": [rounded(_predicted(line)) for line in lines],
         "right": [rounded(_right(line)) for line in lines],
     }
     return key, examples, own
 
 
 def _expected(line: Row) -> Any:
-    return rounded(line["label"]) if "label" in line else line.get("answers")
+    return rounded(next((line[key] for key in ("label", "answers", "target") if key in line), None))
+
+
+def _predicted(line: Row) -> Any:
+    """Of a window of text the mean loss of its tokens."""
+    return line["nll"] / line["tokens"] if "nll" in line else line.get("prediction")
 
 
 def _right(line: Row) -> Any:
-    if "correct" in line:
+    if isinstance(line.get("correct"), bool):
         return int(line["correct"])
-    return abs(line["error"]) if "error" in line else line.get("f1")
+    return line.get("f1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import ipaddress
 import re
@@ -9,7 +10,7 @@ import secrets
 import socket
 import sys
 import webbrowser
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -39,7 +40,6 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
-Next = Callable[[Request], Awaitable[Response]]
 
 
 def is_loopback(host: str) -> bool:
@@ -150,7 +150,8 @@ def serve(store: Store, host: str, port: int, open_browser: bool) -> None:
     if open_browser:
         webbrowser.open(address)
     server = uvicorn.Server(uvicorn.Config(make_app(store, host, token), log_level="warning", server_header=False))
-    server.run(sockets=[listener])
+    with suppress(KeyboardInterrupt):  # the way to end it
+        server.run(sockets=[listener])
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -158,5 +159,6 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        advice = "choose another --port, or --port 0 for any that is free"
+        taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        advice = "choose another --port, or --port 0 for any that is free" if taken else "choose another --host"
         raise UsageError(f"dashboard on {host}:{port}: {error.strerror}: {advice}") from error

@@ -26,8 +26,11 @@ async function examplesOf(a, b) {
   for (const [run, own] of [[a, one], [b, two]]) if (!own?.predicted.length) return [el("p", { className: "empty" }, `${run.id} has no predictions.${own === null && embedded ? " They were left out of this report to keep it small." : ""}`)];
   if (one.examples !== two.examples) return [el("p", { className: "empty" }, "These two runs were scored on different examples: choose two of the same data.")];
   const shared = await load(`examples/${one.examples}`);
+  const numbers = typeof one.predicted[0] === "number"; // no right and wrong, but more and less
   const rows = shared.id.map((_, i) => ({ i, split: shared.split[i], id: shared.id[i], text: shared.text[i], expected: shared.expected[i], a: one.predicted[i], b: two.predicted[i], rightA: one.right[i], rightB: two.right[i] }));
-  return [kindCounts(rows, shared),
+  if (numbers) rows.sort((x, y) => Math.abs(y.a - y.b) - Math.abs(x.a - x.b));
+  return [kindCounts(rows, one.right.some(isRight) || two.right.some(isRight)),
+    numbers && el("p", { className: "note" }, "The largest differences first."),
     shared.left_out > 0 && el("p", { className: "note" }, `${format.count(shared.left_out)} further examples, on which all runs of this report say the same, were left out of it.`),
     exampleList(rows.filter(kindOf(state.get("kind"))), a, b)];
 }
@@ -35,7 +38,7 @@ async function examplesOf(a, b) {
 const differ = (row) => JSON.stringify(row.a) !== JSON.stringify(row.b);
 const isRight = (value) => value === 1;
 
-// Answers in part right, and numbers, have no right and wrong: they only differ.
+// Answers right in part count as wrong. Numbers have no right and wrong: they only differ.
 function kindOf(kind) {
   return {
     disagree: differ, a: (row) => isRight(row.rightA) && !isRight(row.rightB), b: (row) => !isRight(row.rightA) && isRight(row.rightB),
@@ -43,9 +46,8 @@ function kindOf(kind) {
   }[kind] ?? differ;
 }
 
-function kindCounts(rows, shared) {
-  const numbers = typeof shared.expected[0] === "number";
-  const kinds = numbers ? KINDS.filter(([kind]) => kind === "disagree" || kind === "all") : KINDS;
+function kindCounts(rows, judged) {
+  const kinds = judged ? KINDS : KINDS.filter(([kind]) => kind === "disagree" || kind === "all");
   return el("div", { className: "counts", role: "group", ariaLabel: "Which examples" }, kinds.map(([kind, text]) => {
     const count = rows.filter(kindOf(kind)).length;
     return el("button", { type: "button", id: `kind-${kind}`, ariaPressed: String(state.get("kind") === kind), onclick: () => state.set({ kind }) }, el("b", {}, format.count(count)), el("span", { className: "quiet" }, text));
@@ -67,11 +69,11 @@ function exampleList(rows, a, b) {
 }
 
 function example(row, a, b) {
-  const said = (name, run, value, right) => el("li", {}, link({ view: "run", run: run.id }, name), el("span", { className: verdict(right) }, shownValue(value), verdict(right) && ` · ${typeof row.expected === "number" || Number.isInteger(right) ? verdict(right) : `F1 ${format.score(right)}`}`));
+  const said = (name, run, value, right) => el("li", {}, link({ view: "run", run: run.id }, name), el("span", { className: verdict(right) }, shownValue(value), right !== null && ` · ${verdict(right) || `F1 ${format.score(right)}`}`));
   return el("article", { className: "example" },
-    el("div", {}, el("p", { className: "text" }, row.text ?? el("span", { className: "quiet" }, "(this run was made before texts were kept)")),
+    el("div", {}, el("p", { className: "text" }, row.text ?? el("span", { className: "quiet" }, "(its text was not kept)")),
       el("p", { className: "quiet" }, `${row.split} ${row.id}`)),
-    el("ul", {}, el("li", {}, el("span", {}, "expected"), el("span", {}, shownValue(row.expected))), said("A", a, row.a, row.rightA), said("B", b, row.b, row.rightB)));
+    el("ul", {}, row.expected !== null && el("li", {}, el("span", {}, "expected"), el("span", {}, shownValue(row.expected))), said("A", a, row.a, row.rightA), said("B", b, row.b, row.rightB)));
 }
 
 const verdict = (right) => (right === 1 ? "right" : right === 0 ? "wrong" : "");
