@@ -17,7 +17,7 @@ LAYERS = [  # plain values; models, tasks and sparsity; what a run is made of; t
     "overrides compose facts contradictions validate preview drawing views plan_view listing clean compare "
     "checkpoint evaluate tracking export teacher calibrate train context assemble scoring sweep_time",
     "run soup",
-    "parsing launchers sweep_view sweep search reproduce doctor verbs cli __main__",
+    "parsing launchers sweep_view sweep search reproduce doctor dashboard verbs cli __main__",
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 PLAIN = (
