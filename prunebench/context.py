@@ -33,6 +33,7 @@ class Context:
     tokenizer: Any
     accelerator: Accelerator
     dense: Mapping[str, Any] | None  # result of the dense run; None for a dense run itself
+    group: str = ""  # see `Result`
 
     @property
     def writes(self) -> bool:

@@ -91,7 +91,7 @@ def _run_row(folder: RunFolder) -> dict[str, Any]:
     return {
         "name": folder.root.parent.name,
         "digest": folder.root.name,
-        "status": _status(folder, result),
+        "status": status_of(folder, result),
         "seed": result.get("seed"),
         "sparsity": (result.get("sparsity") or {}).get("prunable"),
         "metric": result.get("metric") or None,
@@ -100,7 +100,7 @@ def _run_row(folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def _status(folder: RunFolder, result: Mapping[str, Any]) -> str:
+def status_of(folder: RunFolder, result: Mapping[str, Any]) -> str:
     """As result.json has it; but a run that no process is at work on was killed."""
     status = str(result.get("status", "unknown"))
     return "killed" if status == "running" and not is_held(folder.lock) else status

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
@@ -26,6 +28,9 @@ class Result:
     name: str
     digest: str
     seed: int
+    group: str = ""  # the digest of everything but the seed: runs that share it differ in nothing else
+    config: dict[str, Any] = field(default_factory=dict)  # the settings, as in config.yaml but read much faster
+    evaluation: dict[str, Any] = field(default_factory=dict)  # split, examples, content, answers: see `evaluated_on`
     metric: dict[str, Any] = field(default_factory=dict)  # name, value, higher_is_better, weights ("last" or "best")
     metrics: dict[str, float] = field(default_factory=dict)
     dense: dict[str, Any] = field(default_factory=dict)  # value, metrics, folder
@@ -44,6 +49,23 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def evaluated_on(predictions: Iterable[Mapping[str, Any]], content: str | None) -> dict[str, Any]:
+    """What the primary score, that of the first split, was computed on.
+
+    Args:
+        predictions: lines of predictions.jsonl.
+        content: hash of the split's texts and answers; None where only the predictions are left.
+
+    Returns:
+        split, examples (their number), content, and answers: a hash of ids and right answers in their order.
+    """
+    lines = list(predictions)
+    split = lines[0]["split"] if lines else ""
+    used = [[line.get(key) for key in ("id", "label", "answers")] for line in lines if line["split"] == split]
+    answers = hashlib.sha256(json.dumps(used).encode()).hexdigest()
+    return {"split": split, "examples": len(used), "content": content, "answers": answers[:16]}
 
 
 def recovery(sparse: float, dense: float | None, higher_is_better: bool) -> float | None:

@@ -90,7 +90,8 @@ def _run(config: RunConfig, force: bool, is_teacher: bool = False) -> dict[str, 
         dense = _run(dense_config(config), force=False, is_teacher=True) if prunes(config) else None
         _question_labels(config, task, dense)
         accelerator = make_accelerator(precision, config.trainer.device, config.trainer.threads)
-        context = Context(config, task, folder, digest, precision, tokenizer, accelerator, dense)
+        group = identify(replace(config, seed=0), task, precision, tokenizer)
+        context = Context(config, task, folder, digest, precision, tokenizer, accelerator, dense, group)
         if context.writes:
             _announce(context, plan, force)
         accelerator.wait_for_everyone()

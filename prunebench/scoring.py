@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from prunebench.export import (
 from prunebench.models import has_head, load_tokenizer
 from prunebench.paths import RunFolder, cache_dir, write_text
 from prunebench.plan import Plan
-from prunebench.results import Result, compressed_bytes, environment, recovery
+from prunebench.results import Result, compressed_bytes, environment, evaluated_on, recovery
 from prunebench.sparsity.sparsifier import Sparsifier
 from prunebench.targets import COMPONENTS, component_sizes, find_targets
 from prunebench.tasks.base import Prediction, Row
@@ -87,6 +87,7 @@ def score(context: Context, saved: Any, plan: Plan, trained: Trained, distillati
     value, dense = metrics[task.metric], _dense(context, metrics)
     result = replace(
         begin_result(context, status="finished"),
+        evaluation=evaluated_on(predictions, task.fingerprint(task.eval_splits[0])),
         metric={
             "name": task.metric,
             "value": value,
@@ -158,6 +159,8 @@ def begin_result(context: Context, status: str, reason: str | None = None) -> Re
         name=config.name,
         digest=context.digest,
         seed=config.seed,
+        group=context.group,
+        config=asdict(config),
         environment=environment(describe_device(context.accelerator.device), context.precision),
     )
 

@@ -31,7 +31,7 @@ from prunebench.export import check_masked, export_model, load_masks, model_card
 from prunebench.listing import read_result
 from prunebench.paths import RunFolder, write_json, write_text
 from prunebench.progress import say
-from prunebench.results import SCHEMA, Result, environment, recovery
+from prunebench.results import SCHEMA, Result, environment, evaluated_on, recovery
 from prunebench.scoring import counted, evaluate_model, scoring_context, write_predictions
 from prunebench.targets import find_targets
 
@@ -226,6 +226,8 @@ def _finish(
         "recipe": SOUP,
         "name": SOUP,
         "digest": digest,
+        "group": digest,
+        "evaluation": evaluated_on(predictions, task.fingerprint(task.eval_splits[0])),
         "metric": {**first.result["metric"], "value": value, "weights": SOUP},
         "metrics": metrics,
         **counted(saved, components, first.result["sparsity"]["target"]),

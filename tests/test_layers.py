@@ -14,7 +14,7 @@ HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate", "sklearn
 LAYERS = [  # plain values; models, tasks and sparsity; what a run is made of; the conductor; the command line
     "errors config paths curves plan sizes results identity digest options report",
     "models targets optim distill retraining batches progress devices tasks sparsity cache",
-    "overrides compose facts contradictions validate preview drawing views plan_view listing clean "
+    "overrides compose facts contradictions validate preview drawing views plan_view listing clean compare "
     "checkpoint evaluate tracking export teacher calibrate train context assemble scoring",
     "run soup",
     "parsing doctor sweep verbs cli __main__",

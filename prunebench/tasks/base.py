@@ -119,6 +119,10 @@ class Task(ABC):
     def content(self, split: str) -> Any:
         """JSON-able content of a split as the model is to see it; its hash goes into `Encoded.key`."""
 
+    def fingerprint(self, split: str) -> str:
+        """A hash of the examples used of a split and their right answers: scores on others are not compared."""
+        return digest(self.content(split))[:16]
+
     @abstractmethod
     def tokenize(self, split: str, tokenizer: Any) -> tuple[np.ndarray, Columns]:
         """Bounds (n + 1,) and columns of a split, see `Encoded`."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from prunebench.config import DatasetConfig
 from prunebench.errors import UsageError
 from prunebench.tasks.base import Heads, Prediction, Row, Task, require_finite
-from prunebench.tasks.encoding import Columns, bounds_of
+from prunebench.tasks.encoding import Columns, bounds_of, digest
 from prunebench.tasks.labels import label_names
 from prunebench.tasks.rows import read_rows
 from prunebench.tasks.tables import Table
@@ -67,6 +67,11 @@ class ClassificationTask(Task):
     def content(self, split: str) -> Any:
         examples = self.examples(split)
         return [examples.texts, examples.labels, self.labels]
+
+    def fingerprint(self, split: str) -> str:
+        """By the labels' names: a fine-tuned model may have them in another order."""
+        examples, names = self.examples(split), self.labels
+        return digest([examples.texts, [names[int(i)] for i in examples.labels] if names else examples.labels])[:16]
 
     def tokenize(self, split: str, tokenizer: Any) -> tuple[np.ndarray, Columns]:
         examples = self.examples(split)

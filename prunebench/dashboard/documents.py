@@ -1,0 +1,247 @@
+"""From the files of a run to what the page shows of it: compact JSON, rounded to what an eye can see."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from prunebench.paths import RunFolder
+
+POINTS = 400  # of a learning curve
+MOMENTS = 60  # prunings at which the sparsity of every matrix is shown
+DIGITS = 5  # significant, of a number in a plot
+EVENTS = ("eval", "final", "pruning")  # rows of metrics.jsonl that are no updates
+AS_THEY_ARE = ("step", "lr", "sparsity")  # of several updates that become one point the last counts, not the mean
+LEVEL = re.compile(r"_\d{1,2}$")
+
+Row = Mapping[str, Any]
+
+
+def rounded(value: Any) -> Any:
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+# --- a run in the table -------------------------------------------------------------------------------------------
+
+
+def run_row(name: str, digest: str, status: str, result: Row, settings: Row) -> dict[str, Any]:
+    """What the table and the plot of scores show; settings apart."""
+    metric, sparsity = result.get("metric") or {}, result.get("sparsity") or {}
+    weights, training = result.get("weights") or {}, result.get("training") or {}
+    return {
+        "id": f"{name}/{digest}",
+        "name": name,
+        "digest": digest,
+        "status": status,
+        "reason": result.get("reason"),
+        "method": method_of(name, settings.get("sparsity")),
+        "seed": settings.get("seed", result.get("seed")),
+        "dataset": settings.get("dataset.name"),
+        "metric": metric.get("name"),
+        "higher": metric.get("higher_is_better", True),
+        "score": metric.get("value"),
+        "dense": (result.get("dense") or {}).get("value"),
+        "recovery": result.get("recovery"),
+        "target": settings.get("sparsity"),
+        "prunable": sparsity.get("prunable"),
+        "model": sparsity.get("model"),
+        "components": " + ".join(sparsity.get("components") or []),
+        "nonzero": weights.get("model_nonzero"),
+        "bytes": (result.get("bytes") or {}).get("compressed"),
+        "steps": training.get("steps"),
+        "seconds": result.get("seconds") or None,
+    }
+
+
+def method_of(name: str, sparsity: Any) -> str:
+    """bert_smc_90 and bert_smc_95 are one method at two levels."""
+    at_level = isinstance(sparsity, int | float) and name.endswith(f"_{round(100 * sparsity)}")
+    return LEVEL.sub("", name) if at_level else name
+
+
+def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """{"trainer": {"betas": [0.9, 0.999]}} -> {"trainer.betas": [0.9, 0.999]}; mappings in lists go by number."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items() if isinstance(settings, Mapping) else enumerate(settings):
+        nested = isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
+        if nested or (isinstance(value, Mapping) and value):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+# --- learning curves ----------------------------------------------------------------------------------------------
+
+
+def curves(rows: Iterable[Row], plan: Row) -> dict[str, Any]:
+    """What happened over the steps of a run.
+
+    Args:
+        rows: of metrics.jsonl.
+        plan: of plan.json.
+
+    Returns:
+        `updates` (columns by name, at most POINTS long), `evals` (the same), `prunings` (step, sparsity, churn),
+        `rewinds` (steps at which the learning rate starts anew), `phases` (name, start, stop) and `steps` in all.
+    """
+    updates: list[Row] = []
+    evals: list[dict[str, Any]] = []
+    prunings: list[list[Any]] = []
+    for row in rows:
+        if "pruning" in row:
+            prunings.append([row["step"], *(rounded(row["pruning"].get(key)) for key in ("sparsity", "churn"))])
+        elif scores := row.get("eval") or row.get("final"):
+            evals.append({"step": row["step"], **scores})
+        else:
+            updates.append(row)
+    phases = plan.get("phases") or []
+    return {
+        "updates": thinned(updates, POINTS),
+        "evals": columns(evals),
+        "prunings": prunings,
+        "rewinds": sorted({phase["start"] for phase in phases if 0 < phase["start"] == phase["lr"]["start"]}),
+        "phases": [[phase["name"], phase["start"], phase["stop"]] for phase in phases],
+        "steps": max((phase["stop"] for phase in phases), default=None),
+    }
+
+
+def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Rows as a list for each of their numbers, null where a row has none."""
+    names = dict.fromkeys(name for row in rows for name, value in row.items() if _is_number(value))
+    return {name: [rounded(row.get(name)) for row in rows] for name in names}
+
+
+def thinned(rows: Sequence[Row], most: int) -> dict[str, list[Any]]:
+    """`columns` of at most `most` points: each stands for neighbouring rows, by their mean or their last value."""
+    every = -(-len(rows) // most) if rows else 1
+    table = columns(rows)
+    if every == 1:
+        return table
+    return {
+        name: [
+            rounded((_last if name in AS_THEY_ARE else _mean)(values[start : start + every]))
+            for start in range(0, len(values), every)
+        ]
+        for name, values in table.items()
+    }
+
+
+def _last(values: Sequence[Any]) -> Any:
+    return values[-1]
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# --- sparsity by matrix -------------------------------------------------------------------------------------------
+
+
+def matrices(rows: Iterable[Row], masks: Path) -> dict[str, Any]:
+    """`names` of the prunable matrices, and at up to MOMENTS of the `steps` with a pruning the `sparsity` of each.
+
+    A run that pruned nothing itself but kept zeros has its masks counted, at one moment without a step.
+    """
+    moments = [(row["step"], row["pruning"]["layers"]) for row in rows if "layers" in row.get("pruning", {})]
+    if not moments and masks.is_file():
+        moments = [(None, _zeros(masks))]
+    if len(moments) > MOMENTS:
+        moments = [moments[round(i * (len(moments) - 1) / (MOMENTS - 1))] for i in range(MOMENTS)]
+    names = list(dict.fromkeys(name for _, layers in moments for name in layers))
+    return {
+        "names": names,
+        "steps": [step for step, _ in moments],
+        "sparsity": [[rounded(layers.get(name)) for name in names] for _, layers in moments],
+    }
+
+
+def _zeros(masks: Path) -> dict[str, float]:
+    from safetensors.numpy import load_file
+
+    return {name: 1 - float(mask.mean()) for name, mask in load_file(masks).items() if mask.size}
+
+
+# --- predictions --------------------------------------------------------------------------------------------------
+
+
+def predictions(lines: Sequence[Row]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Splits predictions.jsonl into what all runs on the same data share, with its key, and the run's own part.
+
+    Returns:
+        A key; the examples: `split`, `id`, `text` and `expected`; the run's `predicted`, and `right`, how well: 1 and 0,
+        the F1 of an answer, the error of a number.
+    """
+    examples = {
+        "split": [line.get("split") for line in lines],
+        "id": [line.get("id") for line in lines],
+        "text": [line.get("text") for line in lines],
+        "expected": [_expected(line) for line in lines],
+    }
+    key = sha256(json.dumps([examples[name] for name in ("split", "id", "expected")]).encode()).hexdigest()[:16]
+    own = {
+        "examples": key,
+        "predicted": [rounded(line.get("prediction")) for line in lines],
+        "right": [rounded(_right(line)) for line in lines],
+    }
+    return key, examples, own
+
+
+def _expected(line: Row) -> Any:
+    return rounded(line["label"]) if "label" in line else line.get("answers")
+
+
+def _right(line: Row) -> Any:
+    if "correct" in line:
+        return int(line["correct"])
+    return abs(line["error"]) if "error" in line else line.get("f1")
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """{} where it is missing or damaged: one bad file is not to take the page away."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if isinstance(value, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a .jsonl file; the last may be half-written."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return []
+    rows = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def read_settings(folder: RunFolder) -> dict[str, Any]:
+    """config.yaml, flattened; {} where it is damaged."""
+    import yaml
+
+    try:
+        text = folder.config.read_text(encoding="utf-8")
+        settings = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return flatten(settings) if isinstance(settings, dict) else {}

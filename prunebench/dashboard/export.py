@@ -1,0 +1,72 @@
+"""The page and all of its documents in one file, which opens from disk and asks nothing of any network."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prunebench.dashboard.page import SCRIPTS, STYLE, page_file
+from prunebench.dashboard.store import Store
+from prunebench.errors import UsageError
+from prunebench.paths import write_text
+
+BUDGET = 5_000_000  # bytes of a report of a hundred runs
+KINDS = ("curves", "run", "predictions")
+
+
+def export(store: Store, path: Path) -> list[str]:
+    """Writes the report.
+
+    Returns:
+        What had to be left out to keep it small, a line each.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    docs: dict[str, Any] = {"runs": store.runs()}
+    docs["runs"]["exported"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    for name in store.ids():
+        docs |= {f"{kind}/{name}": store.document(f"{kind}/{name}") for kind in KINDS}
+    keys = {docs[key]["examples"] for key in docs if key.startswith("predictions/")}
+    docs |= {f"examples/{key}": store.document(f"examples/{key}") for key in keys}
+    page, left_out = report(docs)
+    try:
+        write_text(path, page)
+    except OSError as error:
+        raise UsageError(f"--export {path}: {error.strerror}: name a file that can be written") from error
+    return left_out
+
+
+def report(docs: dict[str, Any]) -> tuple[str, list[str]]:
+    return assemble(docs), []
+
+
+def assemble(docs: dict[str, Any]) -> str:
+    """One HTML page. Its policy lets exactly these scripts and this style run, by their hashes."""
+    scripts = [_inline(page_file(name)) for name in SCRIPTS]
+    style = page_file(STYLE)
+    packed = base64.b64encode(gzip.compress(json.dumps(docs, separators=(",", ":")).encode(), 9, mtime=0)).decode()
+    policy = (
+        f"default-src 'none'; script-src {' '.join(_hash(script) for script in scripts)}; style-src {_hash(style)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    head = f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>'
+    body = f'<script type="application/octet-stream" id="documents">{packed}</script>\n'
+    body += "\n".join(f"<script>{script}</script>" for script in scripts)
+    page = re.sub(r"<link rel=.*?>\n|<script .*?></script>\n", "", page_file("index.html"))
+    return page.replace("</head>", f"{head}\n</head>").replace("</body>", f"{body}\n</body>")
+
+
+def _inline(script: str) -> str:
+    """A script inside a page ends at the first </script, wherever that stands."""
+    return re.sub(r"</(script)", r"<\\/\1", script, flags=re.IGNORECASE)
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

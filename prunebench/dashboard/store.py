@@ -1,0 +1,217 @@
+"""The documents of a folder of runs, each made again only when the files behind it have changed."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prunebench.dashboard import documents
+from prunebench.listing import find_runs, status_of
+from prunebench.paths import RunFolder
+
+Document = dict[str, Any]
+Stamp = tuple[int, ...]  # of files: equal as long as none of them was written
+SCAN = 1.0  # seconds for which a look at the folder is good
+
+
+@dataclass
+class Known:
+    """A run as it was when its files were looked at last."""
+
+    folder: RunFolder
+    stamp: Stamp
+    row: Document
+    settings: Mapping[str, Any]
+    version: int  # of the store when this changed last
+
+
+@dataclass
+class Store:
+    """What is below `outputs`, by keys: `curves/<name>/<digest>` and so on. Runs are looked up, never made into paths.
+
+    A folder that lies elsewhere and is only linked from `outputs` is left out.
+    """
+
+    outputs: Path
+    _known: dict[str, Known] = field(default_factory=dict)
+    _removed: dict[str, int] = field(default_factory=dict)  # the version at which a run went away
+    _made: dict[str, tuple[Stamp, Document]] = field(default_factory=dict)
+    _examples: dict[str, Document] = field(default_factory=dict)
+    _common: dict[str, Any] | None = None
+    _version: int = 0
+    _looked: float = float("-inf")
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def runs(self, since: int = 0) -> Document:
+        """Rows of the runs that changed after version `since`, and the ids of those that went away.
+
+        Each has the settings in which it differs from `common`, which stays the same as long as this store lives.
+        """
+        with self._lock:
+            self._look()
+            changed = [run for run in self._known.values() if run.version > since]
+            gone = [name for name, version in self._removed.items() if version > since and since]
+            answer = {
+                "version": self._version,
+                "runs": [run.row | {"differs": self._differences(run.settings)} for run in changed],
+                "gone": gone,
+                "sweeps": self._sweeps(),
+            }
+            return answer if since else answer | {"common": self._common or {}, "outputs": str(self.outputs)}
+
+    def ids(self) -> list[str]:
+        with self._lock:
+            self._look()
+            return list(self._known)
+
+    def document(self, key: str) -> Document | None:
+        """None for a key that there is nothing behind."""
+        kind, _, name = key.partition("/")
+        with self._lock:
+            if kind == "examples":
+                return self._examples.get(name)
+            make = MAKERS.get(kind)
+            if name not in self._known:
+                self._look()
+            if make is None or name not in self._known:
+                return None
+            return self._fresh(key, self._known[name], make)
+
+    # ------------------------------------------------------------------------------------------------------------
+
+    def _fresh(self, key: str, run: Known, make: Callable[[Store, Known], Document]) -> Document:
+        stamp = _stamp(run.folder)
+        held = self._made.get(key)
+        if held is None or held[0] != stamp:
+            held = self._made[key] = (stamp, make(self, run))
+        return held[1]
+
+    def _look(self) -> None:
+        """Reads what was written since the last look; what was not written costs a few stats a run."""
+        if time.monotonic() - self._looked < SCAN:
+            return
+        root, seen, version = self.outputs.resolve(), set(), self._version + 1
+        for folder in find_runs(self.outputs):
+            name = f"{folder.root.parent.name}/{folder.root.name}"
+            known = self._known.get(name)
+            if known is None and not folder.root.resolve().is_relative_to(root):
+                continue
+            seen.add(name)
+            stamp = _stamp(folder)
+            if known is None or known.stamp != stamp or known.row["status"] == "running":
+                self._read(name, folder, stamp, version)
+        for name in self._known.keys() - seen:
+            del self._known[name]
+            self._removed[name] = self._version = version
+        if self._common is None and self._known:
+            self._common = _most_common([run.settings for run in self._known.values()])
+        self._looked = time.monotonic()
+
+    def _read(self, name: str, folder: RunFolder, stamp: Stamp, version: int) -> None:
+        row, settings = _describe(folder)
+        before = self._known.get(name)
+        if before is not None and (before.stamp, before.row) == (stamp, row):
+            return
+        self._known[name] = Known(folder, stamp, row, settings, version)
+        self._removed.pop(name, None)
+        self._version = version
+
+    def _differences(self, settings: Mapping[str, Any]) -> Document:
+        common = self._common or {}
+        absent = {key: None for key in common.keys() - settings.keys()} if settings else {}
+        return {key: value for key, value in settings.items() if key not in common or common[key] != value} | absent
+
+    def _sweeps(self) -> list[Document]:
+        return []
+
+    def examples(self, key: str, examples: Document) -> None:
+        self._examples[key] = examples
+
+
+def _describe(folder: RunFolder) -> tuple[Document, Mapping[str, Any]]:
+    result = documents.read_json(folder.result)
+    settings = documents.read_settings(folder)
+    status = status_of(folder, result)
+    row = documents.run_row(folder.root.parent.name, folder.root.name, status, result, settings)
+    if status != "finished":
+        row["progress"] = _progress(folder)
+    return row, settings
+
+
+def _progress(folder: RunFolder) -> float | None:
+    """The share of its steps that a run has logged."""
+    phases = documents.read_json(folder.plan).get("phases")
+    last = _last_step(folder.metrics)
+    return round(min(1.0, (last + 1) / phases[-1]["stop"]), 4) if phases and last is not None else None
+
+
+def _last_step(path: Path) -> int | None:
+    """From the end of metrics.jsonl, which can be long."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 65536))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def _stamp(folder: RunFolder) -> Stamp:
+    """Time and size of the files a run is shown from."""
+    numbers: list[int] = []
+    for path in (folder.result, folder.config, folder.metrics, folder.predictions):
+        try:
+            stat = path.stat()
+        except OSError:
+            numbers += [0, 0, 0]
+        else:
+            numbers += [stat.st_mtime_ns, stat.st_size, stat.st_ino]
+    return tuple(numbers)
+
+
+def _most_common(settings: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each setting's most frequent value, so that what a run differs in is short."""
+    counts: dict[str, Counter[str]] = {}
+    for one in settings:
+        for key, value in one.items():
+            counts.setdefault(key, Counter())[json.dumps(value)] += 1
+    return {key: json.loads(count.most_common(1)[0][0]) for key, count in counts.items()}
+
+
+def _curves(store: Store, run: Known) -> Document:
+    return documents.curves(documents.read_lines(run.folder.metrics), documents.read_json(run.folder.plan))
+
+
+def _run(store: Store, run: Known) -> Document:
+    rows = documents.read_lines(run.folder.metrics)
+    result = documents.read_json(run.folder.result)
+    return {
+        "folder": str(run.folder.root),
+        "result": {key: result.get(key) for key in RESULT if key in result},
+        "matrices": documents.matrices(rows, run.folder.masks),
+    }
+
+
+def _predictions(store: Store, run: Known) -> Document:
+    key, examples, own = documents.predictions(documents.read_lines(run.folder.predictions))
+    store.examples(key, examples)
+    return own
+
+
+RESULT = ("metrics", "warnings", "environment", "weights", "bytes", "training", "sparsity", "dense", "wandb")
+MAKERS: dict[str, Callable[[Store, Known], Document]] = {
+    "curves": _curves,
+    "run": _run,
+    "predictions": _predictions,
+}
