@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from prunebench.errors import RunError, UsageError, brief
 
@@ -15,7 +15,25 @@ OK, FAILED, USAGE, STOPPED, BROKEN_PIPE = 0, 1, 2, 130, 141  # exit statuses
 
 
 class Parser(argparse.ArgumentParser):
-    """Answers a wrong command line as everything else does: in one line."""
+    """Answers a wrong command line as everything else does: in one line.
+
+    Attributes:
+        signed: options whose value may begin with a minus, as in `--sort -score`.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.signed: set[str] = set()
+
+    def parse_intermixed_args(self, words: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
+        """argparse would take such a value for an option; joined to its own it is left alone."""
+        joined: list[str] = []
+        for word in words:
+            if joined and joined[-1] in self.signed and word.startswith("-") and not word.startswith("--"):
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return super().parse_intermixed_args(joined)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; {self.prog} --help tells more")

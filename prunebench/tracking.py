@@ -16,6 +16,9 @@ from prunebench.paths import remove, write_json, write_text
 from prunebench.progress import say, warn
 
 Metrics = Mapping[str, Any]
+# of a result; what `compare --wandb` needs besides the config
+SUMMARY = ("digest", "group", "evaluation", "metric", "metrics", "dense", "recovery", "sparsity", "weights", "bytes",
+           "training", "seconds")  # fmt: skip
 
 
 class Tracker(Protocol):
@@ -172,8 +175,7 @@ class WandbTracker:
         if self._is_offline:
             self._guarded(self._write_offline)
         self._guarded(self._release)
-        keys = ("metric", "metrics", "dense", "recovery", "sparsity", "seconds")
-        self._guarded(lambda: self._run.summary.update(flatten({key: result[key] for key in keys})))
+        self._guarded(lambda: self._run.summary.update(flatten({key: result.get(key) for key in SUMMARY})))
         self._guarded(lambda: self._run.finish())
         self._failed = True  # nothing more to close
 

@@ -15,7 +15,9 @@ from prunebench.parsing import FAILED, OK, Parser, Verb, complain, report
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from prunebench.compare import Comparison, Run
     from prunebench.config import RunConfig
+    from prunebench.sweep_record import MemberRecord
 
 OVERRIDES = "key=value: a setting (sparsity=0.9, trainer.epochs=3) or a choice (recipe=..., dataset=...; prunebench ls)"
 
@@ -215,6 +217,74 @@ def show_config(args: Namespace) -> int:
     return OK
 
 
+# --- compare ------------------------------------------------------------------------------------------------------
+
+
+def add_compare(parser: Parser) -> None:
+    parser.add_argument(
+        "runs", nargs="*", metavar="run", help="a folder, digest, name or pattern ('name/*'); default: all"
+    )
+    parser.add_argument(
+        "--where", metavar="FILTER", help="only runs like 'sparsity>=0.9 and not dataset in (sst2, mnli)'"
+    )
+    parser.add_argument("--baseline", metavar="RUN", help="also the difference to this name, digest or filter")
+    parser.add_argument(
+        "--sort", metavar="KEY", help="by a setting or result; -KEY: descending (default: best score first)"
+    )
+    parser.add_argument("--sweep", metavar="ID", help="the runs of this sweep, or of the last one")
+    parser.add_argument("--wandb", metavar="ENTITY/PROJECT", help="the runs of a project at Weights & Biases instead")
+    parser.add_argument("--outputs", default="outputs", metavar="DIR", help="where runs lie (default: outputs)")
+    parser.signed.add("--sort")
+    form = parser.add_mutually_exclusive_group()
+    for name in ("JSON", "CSV", "Markdown", "LaTeX"):
+        form.add_argument(f"--{name.lower()}", action="store_true", help=f"print {name}")
+
+
+def compare_verb(args: Namespace) -> int:
+    from prunebench.compare import compare, parse_where
+
+    runs, pool, unfinished = _runs_to_compare(args)
+    if args.where and runs:
+        fits = parse_where(args.where, runs)
+        runs = [run for run in runs if fits(run)]
+    comparison = compare(runs, baseline=args.baseline, sort=args.sort, pool=pool, unfinished=unfinished)
+    show_comparison(comparison, args)
+    return OK
+
+
+def _runs_to_compare(args: Namespace) -> tuple[list[Run], list[Run], list[MemberRecord]]:
+    """The runs, those among which a baseline may be found too, and members of a sweep that are not finished."""
+    from prunebench.compare import load_runs, select, select_sweep
+
+    if args.sweep is not None and (args.runs or args.wandb):
+        raise UsageError("--sweep says which runs are compared: leave out the others, and --wandb")
+    if args.wandb is not None:
+        from prunebench.compare.wandb_runs import load_wandb
+
+        return load_wandb(args.wandb, args.runs), [], []
+    pool = load_runs(args.outputs)
+    if args.sweep is None:
+        return select(args.runs, args.outputs) if args.runs else pool, pool, []
+    runs, unfinished = select_sweep(args.sweep, args.outputs)
+    return runs, pool, unfinished
+
+
+def show_comparison(comparison: Comparison, args: Namespace) -> None:
+    from prunebench.compare import render
+
+    if args.json:
+        show_json(render.to_json(comparison))
+    elif args.csv:
+        sys.stdout.write(render.to_csv(comparison))
+    elif args.markdown:
+        sys.stdout.write(render.to_markdown(comparison))
+    elif args.latex:
+        sys.stdout.write(render.to_latex(comparison))
+    else:
+        on = console(wide=True)
+        show(render.to_terminal(comparison, on), on)
+
+
 # --- eval ---------------------------------------------------------------------------------------------------------
 
 
@@ -357,6 +427,14 @@ VERBS: dict[str, Verb] = {
         ["prunebench show recipe=bert_smc_90 dataset=sst2", "prunebench show outputs/quickstart/0123456789ab",
          "prunebench show 0123"],
         add_show, show_verb,
+    ),
+    "compare": Verb(
+        "Compare finished runs over seeds: differences, tests, sparsity, size and time.",
+        ["prunebench compare", "prunebench compare 'bert_smc_90/*' gradual --baseline gradual",
+         "prunebench compare --where 'sparsity>=0.9 and dataset=sst2' --sort -recovery --markdown",
+         "prunebench compare --sweep last --csv",
+         "prunebench compare --wandb entity/project --baseline 'recipe=one_shot'"],
+        add_compare, compare_verb,
     ),
     "eval": Verb(
         "Score a run or any model folder again and count its zeros.",

@@ -31,6 +31,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from prunebench.compare import mean_std
 from prunebench.paths import locked, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -229,7 +230,7 @@ def rows(lines: list[dict[str, Any]], part: str) -> list[list[str]]:
     return [
         [
             name,
-            _score([100 * line["score"] for line in own]),
+            format(mean_std([100 * line["score"] for line in own]), ".1f"),
             f"{100 * mean(line['score'] - line['dense'] for line in own):+.1f}",
             f"{100 * mean(line['sparsity'] for line in own):.1f} %",
             _duration(mean(line["seconds"] for line in own)),
@@ -239,11 +240,6 @@ def rows(lines: list[dict[str, Any]], part: str) -> list[list[str]]:
         ]
         for name, own in ranked
     ]
-
-
-def _score(scores: list[float]) -> str:
-    spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
-    return f"{statistics.mean(scores):.1f}{spread}"
 
 
 def _duration(seconds: float) -> str:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import t as student
 
+from prunebench.compare import mean_std, paired_interval
 from prunebench.compose import load_config
 from prunebench.paths import locked, write_text
 from prunebench.run import run
@@ -162,15 +161,12 @@ class Summary:
 
     def cells(self) -> list[str]:
         mean = statistics.mean
-        value = f"{mean(self.accuracies):.1f}"
-        if len(self.accuracies) > 1:
-            value += f" ± {statistics.stdev(self.accuracies):.1f}"
         kept = mean(a / (a - d) for a, d in zip(self.accuracies, self.differences, strict=True))
         return [
             f"{100 * self.level:g} %" if self.level else "",
             self.name,
-            value,
-            interval(self.differences) if self.level else "",
+            format(mean_std(self.accuracies), ".1f"),
+            format(paired_interval(self.differences), ".1f") if self.level else "",
             f"{100 * kept:.1f} %" if self.level else "",
             f"{100 * mean(line['encoder'] for line in self.lines):.1f} %",
             f"{100 * mean(line['model'] for line in self.lines):.1f} %",
@@ -185,15 +181,6 @@ HEADINGS = [
     "level", "what", "accuracy", "minus dense [95 %]", "recovery", "zeros: encoder", "model", "non-zero", "epochs",
     "time", "seeds",
 ]  # fmt: skip
-
-
-def interval(differences: list[float]) -> str:
-    """Mean and 95 % interval of Student's t over the seeds; with one or two seeds there is none worth printing."""
-    mean = statistics.mean(differences)
-    if len(differences) < 3:
-        return f"{mean:+.1f}"
-    half = student.ppf(0.975, len(differences) - 1) * statistics.stdev(differences) / math.sqrt(len(differences))
-    return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
 
 
 def summaries(lines: list[dict[str, Any]]) -> list[Summary]:

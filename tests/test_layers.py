@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "prunebench"
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate", "sklearn", "scipy", "numpy", "wandb"}
 
 LAYERS = [  # plain values; models, tasks and sparsity; what a run is made of; the conductor; the command line
-    "errors config paths curves plan sizes results identity digest options report",
+    "errors config paths curves plan sizes results identity digest options report sweep_record",
     "models targets optim distill retraining batches progress devices tasks sparsity cache",
     "overrides compose facts contradictions validate preview drawing views plan_view listing clean compare "
     "checkpoint evaluate tracking export teacher calibrate train context assemble scoring",

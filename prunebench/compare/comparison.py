@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prunebench.compare.examples import ExampleTests
 from prunebench.compare.groups import Bench, Group, differing, find_key, group_runs, is_number
-from prunebench.compare.runs import Run
+from prunebench.compare.runs import Run, is_called
 from prunebench.compare.statistics import Interval, Mean, holm, mean_std, paired_interval
 from prunebench.compare.where import is_filter, parse_where
 from prunebench.errors import UsageError, brief, did_you_mean
+from prunebench.sweep_record import MemberRecord
 
 Pairs = Sequence[tuple[Run, Run]]
 
@@ -53,10 +53,16 @@ class Table:
 @dataclass(frozen=True)
 class Comparison:
     tables: list[Table]
+    unfinished: list[MemberRecord] = field(default_factory=list)  # members of a sweep that are not among the rows
 
 
 def compare(
-    runs: Iterable[Run], *, baseline: str | None = None, sort: str | None = None, pool: Iterable[Run] = ()
+    runs: Iterable[Run],
+    *,
+    baseline: str | None = None,
+    sort: str | None = None,
+    pool: Iterable[Run] = (),
+    unfinished: Sequence[MemberRecord] = (),
 ) -> Comparison:
     """Tables of groups, the dense ones first, then the best score first.
 
@@ -64,6 +70,7 @@ def compare(
         baseline: a name, (the beginning of) a digest, name/digest or a filter, which means one group of every table.
         sort: a key as in --where; `-key` for descending.
         pool: runs among which the baseline is looked for if it is not among `runs`.
+        unfinished: members of a sweep to be told of.
 
     Raises:
         UsageError: no such key or baseline, several, or one that is not comparable with the rest.
@@ -78,7 +85,7 @@ def compare(
             members = [*members, base]
         apart = _apart(bench, [other for other, _ in split if other is not bench])
         tables.append(_table(bench, order(members), base, apart))
-    return Comparison(tables)
+    return Comparison(tables, list(unfinished))
 
 
 def _tables(groups: Sequence[Group]) -> list[tuple[Bench, list[Group]]]:
@@ -150,12 +157,7 @@ def _is_meant(group: Group, means: Callable[[Run], bool]) -> bool:
 def _matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     if is_filter(word):
         return parse_where(word, runs, "--baseline")
-    return lambda run: (
-        word == run.name
-        or (bool(word) and run.digest.startswith(word))
-        or fnmatchcase(f"{run.name}/{run.digest}", word)
-        or (run.folder is not None and fnmatchcase(str(run.folder.root), word.rstrip("/")))
-    )
+    return lambda run: is_called(run, word)
 
 
 def describe(bench: Bench) -> str:

@@ -17,6 +17,7 @@ from prunebench.paths import RunFolder
 from prunebench.progress import warn
 from prunebench.report import SPARSE
 from prunebench.results import evaluated_on
+from prunebench.sweep_record import MemberRecord, find_sweep
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,21 +134,41 @@ def select(words: Sequence[str], outputs: str | Path) -> list[Run]:
 
 def _named(word: str, folders: Iterable[RunFolder]) -> list[RunFolder]:
     """The runs that one word means, finished or not."""
-    if not word:
-        return []
     given = os.path.expanduser(word)
-    if os.path.isfile(os.path.join(given, "config.yaml")):
+    if word and os.path.isfile(os.path.join(given, "config.yaml")):
         return [RunFolder(Path(given))]
-    pattern = os.path.normpath(given)
-    return [
-        folder
-        for folder in folders
-        if folder.root.parent.name == word
-        or folder.root.name.startswith(word)
-        or fnmatchcase(f"{folder.root.parent.name}/{folder.root.name}", pattern)
-        or fnmatchcase(os.path.normpath(folder.root), pattern)
-        or fnmatchcase(os.path.abspath(folder.root), pattern)
-    ]
+    return [each for each in folders if _is_called(each.root.parent.name, each.root.name, each, word)]
+
+
+def select_sweep(word: str, outputs: str | Path) -> tuple[list[Run], list[MemberRecord]]:
+    """The finished runs of the sweep that `word` names, see `find_sweep`, and its other members.
+
+    Raises:
+        UsageError: no such sweep.
+    """
+    runs, others = [], []
+    for member in find_sweep(word, outputs).members:
+        run = _load(RunFolder(Path(outputs) / member.run)) if member.run else None
+        if run is not None:
+            runs.append(run)
+        else:
+            others.append(member)
+    return runs, others
+
+
+def is_called(run: Run, word: str) -> bool:
+    """Whether `word` is a run's name, (the beginning of) its digest, or a pattern of name/digest or of its folder."""
+    return _is_called(run.name, run.digest, run.folder, word)
+
+
+def _is_called(name: str, digest: str, folder: RunFolder | None, word: str) -> bool:
+    if not word:
+        return False
+    pattern = os.path.normpath(os.path.expanduser(word))
+    places = [] if folder is None else [os.path.normpath(folder.root), os.path.abspath(folder.root)]
+    return (
+        word == name or digest.startswith(word) or any(fnmatchcase(t, pattern) for t in (f"{name}/{digest}", *places))
+    )
 
 
 def _load(folder: RunFolder) -> Run | None:

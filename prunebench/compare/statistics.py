@@ -29,6 +29,10 @@ class Mean:
     std: float | None
     n: int
 
+    def __format__(self, number: str) -> str:
+        """88.1 ± 0.6, each number in this format."""
+        return f"{self.mean:{number}}" + ("" if self.std is None else f" ± {self.std:{number}}")
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -38,6 +42,11 @@ class Interval:
     low: float | None
     high: float | None
     pairs: int
+
+    def __format__(self, number: str) -> str:
+        """-1.8 [-3.8, +0.3], each number with its sign and in this format."""
+        bounds = "" if self.low is None else f" [{self.low:+{number}}, {self.high:+{number}}]"
+        return f"{self.mean:+{number}}{bounds}"
 
 
 def mean_std(values: Sequence[float]) -> Mean:

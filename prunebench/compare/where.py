@@ -6,7 +6,8 @@
     comparison = key ("=" | "==" | "!=" | "<" | "<=" | ">" | ">=") value | key ["not"] "in" "(" value { "," value } ")"
     value      = number | true | false | null | word | "quoted" | 'quoted'
 
-Keys are those of `groups.find_key`. A comparison with a run that has no such value is false, but for !=.
+Keys are those of `groups.find_key`. A list (pruning.components) equals what is in it. A comparison with a run that has
+no such value is false, but for != and not in.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from prunebench.compare.groups import find_key, is_number
@@ -29,7 +31,23 @@ ORDER: dict[str, Callable[[Any, Any], bool]] = {
 }  # fmt: skip
 EQUAL = ("=", "==", "!=")
 CLOSING = {"(": ")", "[": "]"}
-CONSTANTS = {"true": True, "false": False, "null": None, "none": None}
+CONSTANTS = {"true": True, "false": False, "null": None}
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What stands in a filter, and what it means; a run may have it as a text all the same (a name may be 90)."""
+
+    text: str
+    meaning: Any
+
+    def is_in(self, value: Any) -> bool:
+        """Whether a run's value is this, or a list that has it."""
+        if isinstance(value, list):
+            return any(map(self.is_in, value))
+        if isinstance(value, str):
+            return value == self.text
+        return isinstance(value, bool) is isinstance(self.meaning, bool) and bool(value == self.meaning)
 
 
 def is_filter(text: str) -> bool:
@@ -122,12 +140,12 @@ class _Parser:
         key = self._key(word)
         if self._takes("in"):
             values = self._values()
-            return lambda run: run.values.get(key) in values
+            return lambda run: any(value.is_in(run.values.get(key)) for value in values)
         if self._takes("not"):
             if not self._takes("in"):
                 self._fail(f"expected in after {brief(word)} not")
             values = self._values()
-            return lambda run: run.values.get(key) not in values
+            return lambda run: not any(value.is_in(run.values.get(key)) for value in values)
         sign = self._takes(*ORDER, *EQUAL)
         if sign is None:
             self._fail(f"expected =, !=, <, <=, >, >= or in after {brief(word)}, not {brief(self._peek()[1])}")
@@ -139,16 +157,16 @@ class _Parser:
         except UsageError as error:
             raise UsageError(f"{self._option} {error}") from None
 
-    def _compare(self, word: str, key: str, sign: str, value: Any) -> Test:
+    def _compare(self, word: str, key: str, sign: str, value: _Value) -> Test:
         if sign in EQUAL:
-            return lambda run: (run.values.get(key) == value) is (sign != "!=")
-        known = [run.values.get(key) for run in self._runs]
-        if not is_number(value) or not any(map(is_number, known)):
-            self._fail(f"{sign} compares numbers, and {brief(word if is_number(value) else value)} is none")
+            return lambda run: value.is_in(run.values.get(key)) is (sign != "!=")
+        bound, known = value.meaning, [run.values.get(key) for run in self._runs]
+        if not is_number(bound) or not any(map(is_number, known)):
+            self._fail(f"{sign} compares numbers, and {brief(word if is_number(bound) else value.text)} is none")
         compare = ORDER[sign]
-        return lambda run: is_number(run.values.get(key)) and compare(run.values[key], value)
+        return lambda run: is_number(run.values.get(key)) and compare(run.values[key], bound)
 
-    def _values(self) -> list[Any]:
+    def _values(self) -> list[_Value]:
         opening = self._takes(*CLOSING)
         if opening is None:
             self._fail(f"expected ( after in, not {brief(self._peek()[1])}")
@@ -159,15 +177,15 @@ class _Parser:
             self._fail(f"expected , or {CLOSING[str(opening)]} before {brief(self._peek()[1])}")
         return values
 
-    def _value(self) -> Any:
+    def _value(self) -> _Value:
         kind, text = self._take()
         if kind == "quoted":
-            return text[1:-1]
+            return _Value(text[1:-1], text[1:-1])
         if kind != "word":
             self._fail(f"expected a value before {brief(text)}")
         if text.lower() in CONSTANTS:
-            return CONSTANTS[text.lower()]
+            return _Value(text, CONSTANTS[text.lower()])
         try:
-            return float(text)
+            return _Value(text, float(text))
         except ValueError:
-            return text
+            return _Value(text, text)
