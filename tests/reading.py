@@ -29,16 +29,40 @@ def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def wandb_history(file: Path) -> list[dict[str, Any]]:
     """The history rows of an offline run's file, in wandb's own format."""
+    rows = [record.history.item for record in _wandb_records(file, "history")]
+    return [{_key(item): json.loads(item.value_json) for item in items} for items in rows]
+
+
+def wandb_run(file: Path) -> dict[str, Any]:
+    """What an offline run's file says of the run itself: id, group, job_type, tags, config, summary, metrics."""
+    run = [record.run for record in _wandb_records(file, "run")][-1]
+    updates = [item for record in _wandb_records(file, "summary") for item in record.summary.update]
+    return {
+        "id": run.run_id,
+        "group": run.run_group,
+        "job_type": run.job_type,
+        "tags": list(run.tags),
+        "config": {_key(item): json.loads(item.value_json) for item in run.config.update},
+        "summary": {_key(item): json.loads(item.value_json) for item in updates},
+        "hidden": [
+            r.metric.glob_name or r.metric.name for r in _wandb_records(file, "metric") if r.metric.options.hidden
+        ],
+        "finished": any(_wandb_records(file, "exit")),
+    }
+
+
+def _key(item: Any) -> str:
+    return str(item.key or "/".join(item.nested_key))
+
+
+def _wandb_records(file: Path, kind: str) -> Iterator[Any]:
     from wandb.proto import wandb_internal_pb2
 
-    rows = []
     for data in _leveldb_records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
-        if record.WhichOneof("record_type") == "history":
-            items = record.history.item
-            rows.append({(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in items})
-    return rows
+        if record.WhichOneof("record_type") == kind:
+            yield record
 
 
 def _leveldb_records(data: bytes, block: int = 32768) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ LAYERS = [  # plain values; models, tasks and sparsity; what a run is made of; t
     "errors config paths curves plan sizes results identity digest options report sweep_record",
     "models targets optim distill retraining batches progress devices tasks sparsity cache",
     "overrides compose facts contradictions validate preview drawing views plan_view listing clean compare "
-    "checkpoint evaluate tracking export teacher calibrate train context assemble scoring",
+    "wandb_workspace checkpoint evaluate tracking export teacher calibrate train context assemble scoring",
     "run soup",
     "parsing doctor sweep verbs cli __main__",
 ]

@@ -748,7 +748,7 @@ FREE = {  # texts that may be anything, or whose rule is not a list of names
     "pruning.dynamics.params": "the dynamics knows",
     "pruning.schedule.phases": "see PHASE_RANGES", "distillation.teacher": "or a folder, see _teachers_place",
     "tracker.project": "for people", "tracker.entity": "wandb knows", "tracker.group": "for people",
-    "tracker.tags": "for people",
+    "tracker.tags": "for people, see LONGEST_TAG",
 }  # fmt: skip
 
 
