@@ -225,6 +225,25 @@ class TrackerConfig:
 
 
 @dataclass
+class LauncherConfig:
+    """What computes the members of a sweep (`run -m`). No part of a run: it changes no result."""
+
+    name: str = "local"  # local (one after another), joblib, submitit_local, slurm, ray
+    n_jobs: int | None = None  # members at a time; default: joblib one a GPU, local 1, the others what they have room for
+    params: dict[str, Any] = field(default_factory=dict)  # submitit's parameters, or arguments of ray.init
+
+
+@dataclass
+class SearchConfig:
+    """How a sweep chooses its members. No part of a run."""
+
+    name: str = "none"  # none: every combination of the values; optuna
+    runs: int = 20  # the budget
+    seed: int = 1  # of the sampler
+    params: dict[str, str] = field(default_factory=dict)  # setting -> its values, as a command line has them
+
+
+@dataclass
 class RunConfig:
     """One run, completely."""
 
@@ -240,3 +259,5 @@ class RunConfig:
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)

@@ -26,6 +26,8 @@ LISTINGS = {  # what `prunebench ls` calls a group
     "distillation": "distillation",
     "trainers": "trainer",
     "trackers": "tracker",
+    "launchers": "launcher",
+    "searches": "search",
 }
 
 

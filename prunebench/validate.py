@@ -94,6 +94,9 @@ RANGES = (
     Range("dataset.limit", "[1, 1000000000]", "null: all examples"),
     Range("dataset.validation_limit", "[1, 1000000000]", "null: all examples"),
     Range("dataset.holdout", "[1, 1000000000]", "null: the validation split"),
+    Range("launcher.n_jobs", "[1, 10000]", "members of a sweep at a time"),
+    Range("search.runs", "[1, 100000]", "the budget of a search"),
+    Range("search.seed", "[0, 4294967296)"),
 )  # None is always allowed where the type has it
 PHASE_RANGES = (Range("epochs", "[0, 10000]"), Range("units", "[0, 10000]"), Range("repeat", "[1, 1000]"))
 
@@ -106,6 +109,8 @@ CHOICES: dict[str, Sequence[str]] = {
     "trainer.keep": ("last", "best"),
     "trainer.device": ("auto", "cpu", "cuda", "mps"),
     "tracker.name": ("local", "wandb"),
+    "launcher.name": ("local", "joblib", "submitit_local", "slurm", "ray"),
+    "search.name": ("none", "optuna"),
     "dataset.task": ("classification", "question_answering", "synthetic"),
 }
 EXTENDABLE = {f"pruning.{axis}.name": group for axis, group in AXES.items()}

@@ -359,6 +359,43 @@ def soup(args: Namespace) -> int:
     return OK
 
 
+# --- dashboard ----------------------------------------------------------------------------------------------------
+
+
+def add_dashboard(parser: Parser) -> None:
+    parser.add_argument("--outputs", default="outputs", metavar="DIR", help="where runs lie (default: outputs)")
+    parser.add_argument("--host", default="127.0.0.1", help="another address than this machine's own; a token guards it")
+    parser.add_argument("--port", type=int, default=8765, help="default: 8765; 0: any that is free")
+    parser.add_argument("--open", action="store_true", help="open it in a browser")
+    parser.add_argument("--export", metavar="FILE", help="write one HTML file with everything in it instead")
+
+
+def dashboard(args: Namespace) -> int:
+    if not os.path.isdir(args.outputs):
+        raise UsageError(f"dashboard --outputs {brief(args.outputs)}: there is no such folder")
+    if not 0 <= args.port < 65536:
+        raise UsageError(f"dashboard --port {args.port}: a port is a number from 0 to 65535")
+    from prunebench.dashboard.store import Store
+
+    store = Store(Path(args.outputs))
+    if args.export is None:
+        from prunebench.dashboard.serve import serve
+
+        serve(store, args.host, args.port, args.open)
+        return OK
+    from prunebench.dashboard.export import export
+
+    path = Path(os.path.expanduser(args.export))
+    for line in export(store, path):
+        print(line, file=sys.stderr)
+    if args.open:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+    print(path)
+    return OK
+
+
 # --- doctor and clean ---------------------------------------------------------------------------------------------
 
 
@@ -445,6 +482,12 @@ VERBS: dict[str, Verb] = {
         "Average finished runs that have one mask, and score the average.",
         ["prunebench soup outputs/mine/0123456789ab outputs/mine/ba9876543210", "prunebench soup 0123 ba98 --greedy"],
         add_soup, soup,
+    ),
+    "dashboard": Verb(
+        "Show runs in a browser while they go on, or write them into one HTML file.",
+        ["prunebench dashboard", "prunebench dashboard --outputs outputs --port 9000 --open",
+         "prunebench dashboard --export report.html"],
+        add_dashboard, dashboard,
     ),
     "doctor": Verb(
         "Check versions, devices, cache, network, wandb login and the outputs folder.",

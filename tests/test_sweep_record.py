@@ -56,7 +56,7 @@ def test_sweeps_are_found_by_id_by_its_beginning_and_by_being_last(tmp_path: Pat
     assert find_sweep("20260101", tmp_path).id == "20260101-1"
     with pytest.raises(UsageError, match="3 sweeps are meant"):
         find_sweep("2026", tmp_path)
-    with pytest.raises(UsageError, match=r"no sweep in .* did you mean '20260101-1'"):
+    with pytest.raises(UsageError, match=r"no sweep in .*did you mean '20260101-1'"):
         find_sweep("20260101-2", tmp_path)
     with pytest.raises(UsageError, match="no sweep"):
         find_sweep("last", tmp_path / "empty")

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from prunebench.paths import RunFolder
+from omegaconf import MISSING
+
+from prunebench.compare import Group, Run, flatten
+from prunebench.config import PhaseConfig, RunConfig
 
 POINTS = 400  # of a learning curve
 MOMENTS = 60  # prunings at which the sparsity of every matrix is shown
 DIGITS = 5  # significant, of a number in a plot
 EVENTS = ("eval", "final", "pruning")  # rows of metrics.jsonl that are no updates
 AS_THEY_ARE = ("step", "lr", "sparsity")  # of several updates that become one point the last counts, not the mean
+PHASES = "pruning.schedule.phases"
+NO_VARIANT = ("sparsity", "seed", "name", "recipe", "outputs")
 LEVEL = re.compile(r"_\d{1,2}$")
 
 Row = Mapping[str, Any]
@@ -28,8 +35,9 @@ def rounded(value: Any) -> Any:
 # --- a run in the table -------------------------------------------------------------------------------------------
 
 
-def run_row(name: str, digest: str, status: str, result: Row, settings: Row) -> dict[str, Any]:
-    """What the table and the plot of scores show; settings apart."""
+def run_row(run: Run, name: str, digest: str, status: str) -> dict[str, Any]:
+    """What the table and the plot of scores show of a run, finished or not; settings apart."""
+    result, settings = run.result, run.settings
     metric, sparsity = result.get("metric") or {}, result.get("sparsity") or {}
     weights, training = result.get("weights") or {}, result.get("training") or {}
     return {
@@ -42,6 +50,7 @@ def run_row(name: str, digest: str, status: str, result: Row, settings: Row) -> 
         "seed": settings.get("seed", result.get("seed")),
         "dataset": settings.get("dataset.name"),
         "metric": metric.get("name"),
+        "bucket": None,
         "higher": metric.get("higher_is_better", True),
         "score": metric.get("value"),
         "dense": (result.get("dense") or {}).get("value"),
@@ -57,22 +66,54 @@ def run_row(name: str, digest: str, status: str, result: Row, settings: Row) -> 
     }
 
 
+def place(group: Group) -> dict[str, Any]:
+    """What a run is shown together with.
+
+    Returns:
+        `group`: runs that differ in their seed only. `variant`: groups of one method that differ in their sparsity only.
+        `bucket`: scores that may be put side by side, and in `detail` what they are of.
+    """
+    bench = group.bench
+    settings = complete(group.settings)
+    return {
+        "group": group.runs[0].digest,
+        "variant": _hash({key: value for key, value in settings.items() if key not in NO_VARIANT}),
+        "bucket": _hash([bench.content, bench.dataset, bench.split, bench.examples, bench.metric]),
+        "detail": f"{bench.split}, {bench.examples:,} examples" if bench.examples else bench.split,
+    }
+
+
+def _hash(value: Any) -> str:
+    return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
 def method_of(name: str, sparsity: Any) -> str:
     """bert_smc_90 and bert_smc_95 are one method at two levels."""
     at_level = isinstance(sparsity, int | float) and name.endswith(f"_{round(100 * sparsity)}")
     return LEVEL.sub("", name) if at_level else name
 
 
-def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """{"trainer": {"betas": [0.9, 0.999]}} -> {"trainer.betas": [0.9, 0.999]}; mappings in lists go by number."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items() if isinstance(settings, Mapping) else enumerate(settings):
-        nested = isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
-        if nested or (isinstance(value, Mapping) and value):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def complete(settings: Row) -> dict[str, Any]:
+    """Settings by dotted key as they would be written today.
+
+    One that an older run does not have is at its default (which is how its digest stayed the same). The phases of a
+    schedule go by number, and of each what is not at its default: {"phases": [{"units": 2}]} -> {"phases.0.units": 2}.
+    """
+    every, phase = _defaults()
+    told = {
+        f"{PHASES}.{number}.{key}": value
+        for number, one in enumerate(settings.get(PHASES) or [])
+        for key, value in one.items()
+        if key not in phase or phase[key] != value
+    }
+    return {key: value for key, value in (every | settings | told).items() if key != PHASES}
+
+
+@cache
+def _defaults() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of all settings by dotted key, and of a phase."""
+    every = flatten(asdict(RunConfig()))
+    return {key: value for key, value in every.items() if value != MISSING}, asdict(PhaseConfig())
 
 
 # --- learning curves ----------------------------------------------------------------------------------------------
@@ -187,7 +228,7 @@ def predictions(lines: Sequence[Row]) -> tuple[str, dict[str, Any], dict[str, An
         "text": [line.get("text") for line in lines],
         "expected": [_expected(line) for line in lines],
     }
-    key = sha256(json.dumps([examples[name] for name in ("split", "id", "expected")]).encode()).hexdigest()[:16]
+    key = _hash([examples[name] for name in ("split", "id", "expected")])
     own = {
         "examples": key,
         "predicted": [rounded(line.get("prediction")) for line in lines],
@@ -233,15 +274,3 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict):
             rows.append(row)
     return rows
-
-
-def read_settings(folder: RunFolder) -> dict[str, Any]:
-    """config.yaml, flattened; {} where it is damaged."""
-    import yaml
-
-    try:
-        text = folder.config.read_text(encoding="utf-8")
-        settings = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return flatten(settings) if isinstance(settings, dict) else {}

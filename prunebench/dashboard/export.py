@@ -33,7 +33,7 @@ def export(store: Store, path: Path) -> list[str]:
     docs["runs"]["exported"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     for name in store.ids():
         docs |= {f"{kind}/{name}": store.document(f"{kind}/{name}") for kind in KINDS}
-    keys = {docs[key]["examples"] for key in docs if key.startswith("predictions/")}
+    keys = {document["examples"] for key, document in docs.items() if key.startswith("predictions/") and document}
     docs |= {f"examples/{key}": store.document(f"examples/{key}") for key in keys}
     page, left_out = report(docs)
     try:

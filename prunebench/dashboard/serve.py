@@ -140,7 +140,7 @@ def serve(store: Store, host: str, port: int, open_browser: bool) -> None:
         UsageError: the address cannot be had.
     """
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
-    listener = _listen(host, port)
+    listener = listen(host, port)
     store.runs()  # what is there is read before the first visitor waits for it
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={quote(token)}" if token else "")
@@ -152,7 +152,7 @@ def serve(store: Store, host: str, port: int, open_browser: bool) -> None:
     server.run(sockets=[listener])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)

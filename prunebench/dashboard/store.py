@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from collections import Counter
@@ -11,12 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prunebench.compare import Run, group_runs
+from prunebench.compare.runs import require
 from prunebench.dashboard import documents
 from prunebench.listing import find_runs, status_of
 from prunebench.paths import RunFolder
+from prunebench.sweep_record import list_sweeps
 
 Document = dict[str, Any]
 Stamp = tuple[int, ...]  # of files: equal as long as none of them was written
+DAMAGED = (AttributeError, KeyError, TypeError, ValueError, IndexError)  # what a file of another form raises
 SCAN = 1.0  # seconds for which a look at the folder is good
 
 
@@ -24,6 +29,7 @@ SCAN = 1.0  # seconds for which a look at the folder is good
 class Known:
     """A run as it was when its files were looked at last."""
 
+    run: Run
     folder: RunFolder
     stamp: Stamp
     row: Document
@@ -41,10 +47,13 @@ class Store:
     outputs: Path
     _known: dict[str, Known] = field(default_factory=dict)
     _removed: dict[str, int] = field(default_factory=dict)  # the version at which a run went away
-    _made: dict[str, tuple[Stamp, Document]] = field(default_factory=dict)
+    _made: dict[str, tuple[Stamp, Document | None]] = field(default_factory=dict)
     _examples: dict[str, Document] = field(default_factory=dict)
     _common: dict[str, Any] | None = None
+    _sweeps: list[Document] = field(default_factory=list)
+    _sweeps_version: int = 0
     _version: int = 0
+    _born: str = field(default_factory=lambda: secrets.token_hex(4))  # versions of another store mean nothing here
     _looked: float = float("-inf")
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -58,11 +67,13 @@ class Store:
             changed = [run for run in self._known.values() if run.version > since]
             gone = [name for name, version in self._removed.items() if version > since and since]
             answer = {
+                "store": self._born,
                 "version": self._version,
                 "runs": [run.row | {"differs": self._differences(run.settings)} for run in changed],
                 "gone": gone,
-                "sweeps": self._sweeps(),
             }
+            if self._sweeps_version > since or not since:
+                answer |= {"sweeps": self._sweeps}
             return answer if since else answer | {"common": self._common or {}, "outputs": str(self.outputs)}
 
     def ids(self) -> list[str]:
@@ -85,11 +96,15 @@ class Store:
 
     # ------------------------------------------------------------------------------------------------------------
 
-    def _fresh(self, key: str, run: Known, make: Callable[[Store, Known], Document]) -> Document:
+    def _fresh(self, key: str, run: Known, make: Callable[[Store, Known], Document]) -> Document | None:
         stamp = _stamp(run.folder)
         held = self._made.get(key)
         if held is None or held[0] != stamp:
-            held = self._made[key] = (stamp, make(self, run))
+            try:
+                held = (stamp, make(self, run))
+            except DAMAGED:
+                held = (stamp, None)
+            self._made[key] = held
         return held[1]
 
     def _look(self) -> None:
@@ -109,46 +124,83 @@ class Store:
         for name in self._known.keys() - seen:
             del self._known[name]
             self._removed[name] = self._version = version
+        if self._version == version:
+            self._place(version)
+        self._read_sweeps(version)
         if self._common is None and self._known:
-            self._common = _most_common([run.settings for run in self._known.values()])
+            self._common = _most_common([known.settings for known in self._known.values()])
         self._looked = time.monotonic()
 
     def _read(self, name: str, folder: RunFolder, stamp: Stamp, version: int) -> None:
-        row, settings = _describe(folder)
-        before = self._known.get(name)
-        if before is not None and (before.stamp, before.row) == (stamp, row):
+        result, before = documents.read_json(folder.result), self._known.get(name)
+        status = status_of(folder, result)
+        if before is not None and (before.stamp, before.row["status"]) == (stamp, status):
             return
-        self._known[name] = Known(folder, stamp, row, settings, version)
+        try:
+            run, row = _described(folder, result, status)
+        except DAMAGED:
+            run, row = _described(folder, {}, "damaged")
+        self._known[name] = Known(run, folder, stamp, row, documents.complete(run.settings), version)
         self._removed.pop(name, None)
         self._version = version
+
+    def _place(self, version: int) -> None:
+        """A new run may join others, or make them differ."""
+        finished = {
+            id(known.run): known for known in self._known.values() if is_finished(known.run.result)
+        }
+        for group in group_runs(known.run for known in finished.values()):
+            place = documents.place(group)
+            for run in group.runs:
+                known = finished[id(run)]
+                if known.row | place != known.row:
+                    known.row |= place
+                    known.version = version
 
     def _differences(self, settings: Mapping[str, Any]) -> Document:
         common = self._common or {}
         absent = {key: None for key in common.keys() - settings.keys()} if settings else {}
         return {key: value for key, value in settings.items() if key not in common or common[key] != value} | absent
 
-    def _sweeps(self) -> list[Document]:
-        return []
+    def _read_sweeps(self, version: int) -> None:
+        """The newest first. What each member was started with stands in its run's settings."""
+        sweeps = [record.to_json() for record in reversed(list_sweeps(self.outputs))]
+        for sweep in sweeps:
+            sweep["command"] = " ".join(["prunebench", *sweep["command"]])
+            for member in sweep["members"]:
+                del member["overrides"]
+        if sweeps != self._sweeps:
+            self._sweeps, self._sweeps_version, self._version = sweeps, version, version
 
-    def examples(self, key: str, examples: Document) -> None:
-        self._examples[key] = examples
+    def keep_examples(self, key: str, examples: Document) -> str:
+        """Once for all runs; runs of earlier versions come without texts."""
+        if key not in self._examples or any(examples["text"]):
+            self._examples[key] = examples
+        return key
 
 
-def _describe(folder: RunFolder) -> tuple[Document, Mapping[str, Any]]:
-    result = documents.read_json(folder.result)
-    settings = documents.read_settings(folder)
-    status = status_of(folder, result)
-    row = documents.run_row(folder.root.parent.name, folder.root.name, status, result, settings)
-    if status != "finished":
+def _described(folder: RunFolder, result: Document, status: str) -> tuple[Run, Document]:
+    run = Run(result, folder)
+    row = documents.run_row(run, folder.root.parent.name, folder.root.name, status)
+    if status not in ("finished", "damaged"):
         row["progress"] = _progress(folder)
-    return row, settings
+    return run, row
+
+
+def is_finished(result: Mapping[str, Any]) -> bool:
+    """And whole, so that it can be compared."""
+    try:
+        require(result)
+    except DAMAGED:
+        return False
+    return result["status"] == "finished"
 
 
 def _progress(folder: RunFolder) -> float | None:
     """The share of its steps that a run has logged."""
-    phases = documents.read_json(folder.plan).get("phases")
-    last = _last_step(folder.metrics)
-    return round(min(1.0, (last + 1) / phases[-1]["stop"]), 4) if phases and last is not None else None
+    phases, last = documents.read_json(folder.plan).get("phases"), _last_step(folder.metrics)
+    steps = phases[-1]["stop"] if phases else 0
+    return round(min(1.0, (last + 1) / steps), 4) if steps and last is not None else None
 
 
 def _last_step(path: Path) -> int | None:
@@ -205,8 +257,7 @@ def _run(store: Store, run: Known) -> Document:
 
 def _predictions(store: Store, run: Known) -> Document:
     key, examples, own = documents.predictions(documents.read_lines(run.folder.predictions))
-    store.examples(key, examples)
-    return own
+    return own | {"examples": store.keep_examples(f"{run.row['bucket']}-{key}", examples)}
 
 
 RESULT = ("metrics", "warnings", "environment", "weights", "bytes", "training", "sparsity", "dense", "wandb")

@@ -24,6 +24,7 @@ from prunebench.tasks.tables import Table
 
 __all__ = ["Encoded", "Feature", "Heads", "Prediction", "Row", "Task", "load_task"]
 
+SHOWN = 240  # characters of a text that predictions keep, for people
 ENCODING = 1  # raise it when the same data and settings come to be encoded otherwise
 NOT_TASKS = {
     "base", "encoding", "files", "labels", "metrics", "questions", "rows", "settings", "sources", "spans", "squad",

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prunebench.config import DatasetConfig
-from prunebench.errors import UsageError
-from prunebench.tasks.base import Heads, Prediction, Row, Task, require_finite
+from prunebench.errors import UsageError, brief
+from prunebench.tasks.base import SHOWN, Heads, Prediction, Row, Task, require_finite
 from prunebench.tasks.encoding import Columns, bounds_of, digest
 from prunebench.tasks.labels import label_names
 from prunebench.tasks.rows import read_rows
@@ -118,13 +118,15 @@ class ClassificationTask(Task):
     # how good that is
 
     def predictions(self, split: str, collected: Sequence[Row]) -> list[Prediction]:
-        """id (row of the file, from 0), label, prediction, and logits and correct (or, for regression, error)."""
+        """id (row of the file, from 0), text (cut), label, prediction, and logits and correct (for regression error)."""
         examples = self.examples(split)
         logits = np.stack([row["logits"] for row in collected])
         require_finite(logits, split)
         return [
-            {"id": i, **self._prediction(label, row)}
-            for i, label, row in zip(examples.ids, examples.labels, logits, strict=True)
+            {"id": i, "text": " / ".join(brief(text, SHOWN) for text in texts), **self._prediction(label, row)}
+            for i, texts, label, row in zip(
+                examples.ids, zip(*examples.texts, strict=True), examples.labels, logits, strict=True
+            )
         ]
 
     def _prediction(self, label: float, logits: np.ndarray) -> Prediction:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prunebench.config import DatasetConfig
-from prunebench.errors import UsageError
+from prunebench.errors import UsageError, brief
 from prunebench.tasks import squad
-from prunebench.tasks.base import Heads, Prediction, Row, Task, require_finite
+from prunebench.tasks.base import SHOWN, Heads, Prediction, Row, Task, require_finite
 from prunebench.tasks.encoding import Columns
 from prunebench.tasks.questions import Questions, read_questions
 from prunebench.tasks.spans import best_span, token_span
@@ -133,7 +133,7 @@ class QuestionAnsweringTask(Task):
     # how good that is
 
     def predictions(self, split: str, collected: Sequence[Row]) -> list[Prediction]:
-        """id, answers, prediction, its score (start + end logit), exact_match and f1 in [0, 1]."""
+        """id, text (the question, cut), answers, prediction, its score (start + end logit), exact_match and f1 in [0, 1]."""
         data, encoded = self.examples(split), self.encoded(split)
         best = [("", -np.inf)] * len(data.ids)
         for window, row in enumerate(collected):
@@ -143,7 +143,8 @@ class QuestionAnsweringTask(Task):
             found = best_span(row["start"], row["end"], *offsets, self.dataset.n_best, self.dataset.max_answer_length)
             if found is not None and found[2] > best[example][1]:
                 best[example] = (data.contexts[example][found[0] : found[1]], found[2])
-        return [_line(*line) for line in zip(data.ids, data.answers, *zip(*best, strict=True), strict=True)]
+        lines = zip(data.ids, data.questions, data.answers, *zip(*best, strict=True), strict=True)
+        return [_line(*line) for line in lines]
 
     def score(self, split: str, predictions: Sequence[Prediction]) -> dict[str, float]:
         """{"f1", "exact_match"} in percent."""
@@ -161,9 +162,10 @@ class QuestionAnsweringTask(Task):
 TASK = QuestionAnsweringTask
 
 
-def _line(key: str, answers: list[str], prediction: str, score: float) -> Prediction:
+def _line(key: str, question: str, answers: list[str], prediction: str, score: float) -> Prediction:
     return {
         "id": key,
+        "text": brief(question, SHOWN),
         "answers": answers,
         "prediction": prediction,
         "score": score if np.isfinite(score) else None,  # -inf: no span was possible

@@ -157,7 +157,8 @@ def test_regression_end_to_end(tokenizer: Any, tmp_path: Path) -> None:
     heads = task.heads(SimpleNamespace(logits=torch.tensor([[4.0], [2.0], [0.5]])), batch)
     assert task.loss(heads, batch).item() == pytest.approx((0.25 + 1 + 0.0625) / 3)
     predictions = task.predictions("validation", task.rows(heads, batch))
-    assert predictions[0] == {"id": 0, "label": 4.5, "prediction": 4.0, "error": -0.5}
+    shown = "the cat / a cat"
+    assert predictions[0] == {"id": 0, "text": shown, "label": 4.5, "prediction": 4.0, "error": -0.5}
     assert json.loads(json.dumps(predictions)) == predictions
     scores = task.score("validation", predictions)
     assert scores["mse"] == pytest.approx((0.25 + 1 + 0.0625) / 3) and scores["spearmanr"] == pytest.approx(1.0)

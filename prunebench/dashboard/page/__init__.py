@@ -1,29 +1,19 @@
-"""The files of the page, and the order in which its scripts are read."""
+"""The files of the page. index.html says which scripts are read, and in which order.
+
+They are plain scripts, not modules: a page that is opened from disk may not import.
+"""
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
-
-SCRIPTS = (  # plain scripts, not modules: a page that is opened from disk may not import
-    "vendor/echarts.min.js",
-    "state.js",
-    "data.js",
-    "shown.js",
-    "charts.js",
-    "scores.js",
-    "curves.js",
-    "layers.js",
-    "examples.js",
-    "differences.js",
-    "table.js",
-    "run.js",
-    "sweeps.js",
-    "main.js",
-)
-STYLE = "style.css"
-FILES = {name: "text/javascript" for name in SCRIPTS} | {STYLE: "text/css", "icon.svg": "image/svg+xml"}
 
 
 def page_file(name: str) -> str:
     """The text of one of FILES, or of index.html."""
     return files(__name__).joinpath(name).read_text(encoding="utf-8")
+
+
+SCRIPTS = re.findall(r'<script defer src="page/(.+?)">', page_file("index.html"))
+STYLE = "style.css"
+FILES = dict.fromkeys(SCRIPTS, "text/javascript") | {STYLE: "text/css", "icon.svg": "image/svg+xml"}

@@ -1,7 +1,7 @@
 "use strict";
 // Where documents come from: this page's own text where it was exported, else the server, which sends what changed.
 
-const data = { runs: new Map(), common: {}, sweeps: [], version: 0, outputs: "", exported: "" };
+const data = { runs: new Map(), common: {}, sweeps: [], store: "", version: 0, outputs: "", exported: "" };
 const embedded = document.getElementById("documents");
 const documents = new Map(); // by key; those of a run are forgotten when it changes
 let written = null;
@@ -38,7 +38,7 @@ async function refresh() {
     if (!answer.ok) throw new Error(await answer.text());
     news = await answer.json();
   }
-  if (news.version < data.version) location.reload(); // another server, which counts from the beginning
+  if (data.store && news.store !== data.store) location.reload(); // another server, whose versions are others
   if (news.common) Object.assign(data, { common: news.common, outputs: news.outputs, exported: news.exported ?? "" });
   for (const run of news.runs) {
     data.runs.set(run.id, run);
@@ -48,9 +48,9 @@ async function refresh() {
     data.runs.delete(id);
     forget(id);
   }
-  const sweeps = JSON.stringify(news.sweeps) !== JSON.stringify(data.sweeps);
-  Object.assign(data, { version: news.version, sweeps: news.sweeps });
-  return news.runs.length + news.gone.length > 0 || sweeps;
+  const changed = news.version !== data.version;
+  Object.assign(data, { store: news.store, version: news.version, sweeps: news.sweeps ?? data.sweeps });
+  return changed;
 }
 
 function forget(id) {

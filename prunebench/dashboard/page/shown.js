@@ -68,7 +68,7 @@ function buckets(runs) {
   for (const run of runs) {
     const bucket = bucketOf(run);
     if (bucket === null) continue;
-    const known = found.get(bucket) ?? { bucket, dataset: run.dataset, metric: run.metric, detail: run.comparable, count: 0 };
+    const known = found.get(bucket) ?? { bucket, dataset: run.dataset, metric: run.metric, detail: run.detail, count: 0 };
     found.set(bucket, { ...known, count: known.count + 1 });
   }
   const list = [...found.values()].sort((a, b) => b.count - a.count);
@@ -144,6 +144,7 @@ function nameLines(all) {
 }
 
 const NO_VARIANT = /^(seed|sparsity|name|recipe|outputs|tracker\..*)$/;
+// The end of a key; "criterion" for pruning.criterion.name.
 const shortKey = (key) => key.split(".").slice(key.endsWith(".name") ? -2 : -1).join(".").replace(/\.name$/, "");
 
 // Settings in which some runs differ.
