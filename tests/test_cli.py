@@ -172,7 +172,7 @@ def test_a_sweep_can_be_stopped(runs: list[Any]) -> None:
 # --- verbs --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["run", "plan", "ls", "show", "eval", "soup", "doctor", "clean"])
+@pytest.mark.parametrize("verb", ["run", "plan", "ls", "show", "compare", "eval", "soup", "doctor", "clean"])
 def test_every_verb_has_help_with_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])
@@ -189,6 +189,7 @@ def test_every_verb_has_help_with_examples(verb: str, capsys: pytest.CaptureFixt
         (["clean", "/no/such/folder"], "there is no such folder"),
         (["show", "ffff"], "no run in outputs/ has this"),
         (["show", "ffff", "seed=1"], "not both"),
+        (["compare", "ffff"], "no run in outputs/ has this"),
         (["eval", "/no/such/folder"], "neither a run's folder"),
         (["soup", "ffff"], "no run in outputs/ has this"),
         (["plan", "trainer.epochs=x"], "expected a number"),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.comparing import finished_run
+
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "evaluate", "wandb", "scipy", "sklearn")
 PROGRAM = f"""
 import sys
@@ -43,8 +45,19 @@ def test_composing_loads_nothing_heavy(tmp_path: Path, words: list[str]) -> None
     assert status == (2 if words[0] == "run" else 0)
 
 
+def test_comparing_needs_no_torch(tmp_path: Path) -> None:
+    """Of scipy only the functions of Student's t, which are imported when there is an interval."""
+    assert loaded(tmp_path, "compare") == (0, "LOADED [] False")
+    for seed in (1, 2, 3):
+        dense = finished_run(tmp_path / "outputs", name="dense", seed=seed, sparsity=0.0)
+        finished_run(tmp_path / "outputs", seed=seed, dense=dense)
+    assert loaded(tmp_path, "compare", "--json") == (0, "LOADED ['scipy'] False")
+
+
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["plan", "--help"], ["ls"], ["ls", "runs"], ["clean", "."]], ids=" ".join
+    "words",
+    [["--help"], ["--version"], ["plan", "--help"], ["compare", "--help"], ["ls"], ["ls", "runs"], ["clean", "."]],
+    ids=" ".join,
 )
 def test_listing_does_not_even_load_hydra(tmp_path: Path, words: list[str]) -> None:
     assert loaded(tmp_path, *words) == (0, "LOADED [] False")

@@ -15,7 +15,8 @@ from prunebench.tracking import LocalTracker, WandbTracker, flatten, has_key
 from tests.reading import wandb_history
 
 RESULT = {"metric": {"name": "accuracy", "value": 0.5}, "metrics": {"accuracy": 0.5}, "dense": {"value": 0.6},
-          "recovery": None, "sparsity": {"prunable": 0.9}, "seconds": 1.0}  # fmt: skip
+          "recovery": None, "digest": "abc123",
+          "weights": {"model_nonzero": 30}, "sparsity": {"prunable": 0.9}, "seconds": 1.0}  # fmt: skip
 
 
 def config_of(**settings: Any) -> RunConfig:
@@ -93,7 +94,7 @@ def test_wandb_gets_config_rows_and_summary(tmp_path: Path, fake: dict[str, Any]
     tracker.close()
     assert fake["settings"]["config"] == asdict(config_of())
     assert fake["run"].rows == [(0, {"loss": 1.0, "pruning/layers/a": 0.5})]
-    assert fake["run"].summary["sparsity/prunable"] == 0.9
+    assert fake["run"].summary["sparsity/prunable"] == 0.9 and fake["run"].summary["weights/model_nonzero"] == 30
     assert fake["run"].exits == [0]  # closing a finished run does nothing
     assert tracker.where() is None or tracker.where() == FakeRun.url
 

@@ -20,9 +20,9 @@ from prunebench.run import run
 from prunebench.wandb_workspace import save_workspace
 from tests.reading import wandb_history, wandb_run
 from tests.tiny import tiny_config
-from tests.wandb_server import FakeWandb, node, wandb_server
+from tests.wandb_server import Project, serving
 
-PROJECT = "team/prunebench"
+PATH = "team/prunebench"
 TRACKER = {"tracker__name": "wandb", "tracker__tags": ["mine"]}
 
 
@@ -45,10 +45,13 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Sent:
 
 
 @pytest.fixture
-def server(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:
-    with wandb_server(monkeypatch) as server:
-        server.projects[PROJECT] = [node(file) for file in sent.files.values()]
-        yield server
+def project(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    told = [wandb_run(file) for file in sent.files.values()]
+    served = Project(PATH, [(run["id"], run["config"], run["summary"], "finished") for run in told])
+    with serving(served) as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+        yield served
 
 
 def members(runs: Any) -> set[frozenset[str]]:
@@ -70,8 +73,8 @@ def test_tags_and_kind_tell_what_a_run_is(sent: Sent) -> None:
         assert told["tags"] == ["mine", local.result["recipe"], "tiny", "pretrained", sparsity, *pruned]
 
 
-def test_what_is_read_back_from_wandb_is_what_the_folders_hold(sent: Sent, server: FakeWandb) -> None:
-    there, here = ({run.digest: run for run in runs} for runs in (load_wandb(PROJECT), load_runs(sent.outputs)))
+def test_what_is_read_back_from_wandb_is_what_the_folders_hold(sent: Sent, project: Project) -> None:
+    there, here = ({run.digest: run for run in runs} for runs in (load_wandb(PATH), load_runs(sent.outputs)))
     assert there.keys() == here.keys() and members(there.values()) == members(here.values())
     for digest, local in here.items():
         for key in ("metric.value", "recovery", "sparsity.prunable", "sparsity.model", "weights.model_nonzero",
@@ -82,8 +85,8 @@ def test_what_is_read_back_from_wandb_is_what_the_folders_hold(sent: Sent, serve
 # --- the workspace ------------------------------------------------------------------------------------------------
 
 
-def saved(server: FakeWandb) -> dict[str, Any]:
-    (view,) = server.views.values()
+def saved(project: Project) -> dict[str, Any]:
+    (view,) = project.views.values()
     spec: dict[str, Any] = json.loads(view["spec"])["section"]
     return spec
 
@@ -100,10 +103,10 @@ def keys_of(panel: dict[str, Any]) -> list[str]:
     return [*(config[axis] for axis in ("xAxis", "yAxis") if panel["viewType"] == "Scatter Plot"), *columns, *bars]
 
 
-def test_the_workspace_shows_only_what_runs_have_sent(sent: Sent, server: FakeWandb) -> None:
+def test_the_workspace_shows_only_what_runs_have_sent(sent: Sent, project: Project) -> None:
     """Every name in the view is one of wandb's own files, so that no panel stays empty for a misspelt name."""
-    save_workspace(PROJECT)
-    spec, (pruned, *_) = saved(server), [run for run in load_runs(sent.outputs) if not run.is_dense]
+    save_workspace(PATH)
+    spec, (pruned, *_) = saved(project), [run for run in load_runs(sent.outputs) if not run.is_dense]
     told = wandb_run(sent.files[pruned.digest])
     logged = {key for row in wandb_history(sent.files[pruned.digest]) for key in row}
     (runs,) = spec["runSets"]
@@ -125,9 +128,9 @@ def test_the_workspace_shows_only_what_runs_have_sent(sent: Sent, server: FakeWa
     assert {key for key in logged if re.search(pattern, key)} == {key for key in logged if "layers" in key} != set()
 
 
-def test_the_workspace_has_the_panels_of_the_dashboard(server: FakeWandb) -> None:
-    save_workspace(PROJECT)
-    spec = saved(server)
+def test_the_workspace_has_the_panels_of_the_dashboard(project: Project) -> None:
+    save_workspace(PATH)
+    spec = saved(project)
     kinds = [panel["viewType"] for panel in panels(spec)]
     assert {"Scatter Plot", "Bar Chart", "Run History Line Plot", "Run Comparer", "Parallel Coordinates Plot"} == {
         *kinds
@@ -144,12 +147,12 @@ def test_the_workspace_has_the_panels_of_the_dashboard(server: FakeWandb) -> Non
     assert "config:sparsity.value" in runs["runFeed"]["columnPinned"]  # the setting in which these groups differ
 
 
-def test_the_address_that_is_given_opens_the_view(server: FakeWandb) -> None:
+def test_the_address_that_is_given_opens_the_view(project: Project) -> None:
     """Read back by wandb's library from the address alone."""
     import wandb_workspaces.workspaces as ws
 
-    address = save_workspace(PROJECT)
-    assert address.startswith(f"{server.url}/{PROJECT}?nw=")
+    address = save_workspace(PATH)
+    assert address.startswith("http://127.0.0.1:") and f"/{PATH}?nw=" in address
     there = ws.Workspace.from_url(address)
     assert there.name.startswith("prunebench ")
     assert [section.name for section in there.sections] == [
@@ -159,30 +162,30 @@ def test_the_address_that_is_given_opens_the_view(server: FakeWandb) -> None:
     ]
 
 
-def test_a_view_that_is_there_is_left_alone(server: FakeWandb) -> None:
-    assert save_workspace(PROJECT) != save_workspace(PROJECT) and len(server.views) == 2
-    assert all("id" not in view for view in server.views.values())
+def test_a_view_that_is_there_is_left_alone(project: Project) -> None:
+    assert save_workspace(PATH) != save_workspace(PATH) and len(project.views) == 2
+    assert all("id" not in view for view in project.views.values())
 
 
-def test_what_cannot_be_saved_is_told_in_one_line(server: FakeWandb, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.projects["team/empty"] = []
-    with pytest.raises(UsageError, match="team/empty: no finished run of prunebench there; tracker=wandb sends them"):
-        save_workspace("team/empty")
+def test_what_cannot_be_saved_is_told_in_one_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunError, match=r"team/none: .*none"):
         save_workspace("team/none")
     with pytest.raises(UsageError, match="give entity/project"):
         save_workspace("prunebench")
-    server.refusal = "permission denied\nand more"
+    project.refusal = "permission denied\nand more"
     with pytest.raises(RunError, match=r"team/prunebench: .*permission denied") as told:
-        save_workspace(PROJECT)
-    assert "\n" not in str(told.value) and not server.views
-    server.known = False
+        save_workspace(PATH)
+    assert "\n" not in str(told.value) and not project.views
+    project.runs = []
+    with pytest.raises(UsageError, match="team/prunebench: no finished run of prunebench there; tracker=wandb sends"):
+        save_workspace(PATH)
+    project.known = False
     with pytest.raises(RunError, match="credentials"):
-        save_workspace(PROJECT)
+        save_workspace(PATH)
     monkeypatch.delenv("WANDB_API_KEY")
     monkeypatch.setenv("NETRC", "/nowhere")
     with pytest.raises(UsageError, match="no key found: wandb login"):
-        save_workspace(PROJECT)
+        save_workspace(PATH)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     with pytest.raises(UsageError, match="pip install wandb-workspaces"):
-        save_workspace(PROJECT)
+        save_workspace(PATH)

@@ -180,6 +180,8 @@ def notes(comparison: Comparison) -> list[str]:
     rows = [row for table in tables for row in table.rows]
     found = [d for row in rows for d in (row.to_dense, row.to_baseline) if d is not None]
     tests = " or ".join(dict.fromkeys(table.test for table in tables if table.test))
+    many = any(difference.adjusted != difference.p for difference in found)
+    holm = ", after Holm's correction over the column" if many else ""
     lines = []
     if any(row.score.std is not None for row in rows):
         lines.append("±: standard deviation over n seeds.")
@@ -189,7 +191,7 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if tests:
         lines.append(
-            f"p: {tests} per example, the seeds together, after Holm's correction over the column. It asks whether "
+            f"p: {tests} per example, the seeds together{holm}. It asks whether "
             "these models differ on other examples; the interval, whether the methods differ with other seeds."
         )
     lacking = [d for d in found if d.p is None and d.interval is not None]

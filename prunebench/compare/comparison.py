@@ -100,9 +100,11 @@ def _tables(groups: Sequence[Group]) -> list[tuple[Bench, list[Group]]]:
 
 
 def _apart(bench: Bench, others: Sequence[Bench]) -> list[str]:
-    """In what a table differs from every or some other."""
-    kinds = {"content": "dataset content", "metric": "metric", "split": "split", "components": "denominator"}
-    return [what for key, what in kinds.items() if any(getattr(o, key) != getattr(bench, key) for o in others)]
+    """In what a table differs from some other."""
+    kinds = {"content": "dataset content", "metric": "metric", "split": "split"}
+    found = [what for key, what in kinds.items() if any(getattr(o, key) != getattr(bench, key) for o in others)]
+    denominators = {other.components for other in (bench, *others)} - {()}
+    return [*found, *(["denominator"] if bench.components and len(denominators) > 1 else [])]
 
 
 # --- baseline -----------------------------------------------------------------------------------------------------
@@ -111,7 +113,8 @@ def _apart(bench: Bench, others: Sequence[Bench]) -> list[str]:
 def _baselines(split: Sequence[tuple[Bench, list[Group]]], word: str, pool: Iterable[Run]) -> list[Group]:
     """The baseline of each table."""
     shown = [group for _, members in split for group in members]
-    means = _matcher(word, [run for group in shown for run in group.runs])
+    pool = list(pool)
+    means = _matcher(word, [*(run for group in shown for run in group.runs), *pool])
     found = [[group for group in members if _is_meant(group, means)] for _, members in split]
     if not all(found):
         others = group_runs([*(run for group in shown for run in group.runs), *pool])
@@ -155,7 +158,7 @@ def _is_meant(group: Group, means: Callable[[Run], bool]) -> bool:
 
 
 def _matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
-    if is_filter(word):
+    if is_filter(word) and not any(run.name == word for run in runs):
         return parse_where(word, runs, "--baseline")
     return lambda run: is_called(run, word)
 
@@ -174,6 +177,8 @@ def _order(sort: str | None, groups: Sequence[Group]) -> Callable[[Sequence[Grou
     if sort is None:
         return lambda members: sorted(members, key=_rank)
     runs = [run for group in groups for run in group.runs]
+    if not runs:
+        return list
     settings = {key for run in runs for key in run.settings}
     key = find_key(sort.removeprefix("-"), settings, {key for run in runs for key in run.values})
 

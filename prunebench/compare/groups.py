@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any, TypeGuard
@@ -22,20 +23,21 @@ ALIASES = {"score": "metric.value", "dense": "dense.value", "nonzero": "weights.
 SILENT = {"seed", "name", "recipe", "outputs", "distillation.cache_gb", "trainer.threads",
           *(f"trainer.{key}" for key in NOT_IN_RESULT)}  # fmt: skip
 SILENT_PARTS = ("tracker.", "dataset.examples.", "dataset.windows.")
+BROUGHT = re.compile(r"(?:(model|dataset)\.|(.*)\.params\.|(.*)\.phases$)")
 FRAME = ("model.", "dataset.", "trainer.")  # what methods are compared on; the rest is what a recipe is about
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What scores must have in common to be compared."""
+    """What scores must have in common to be compared. Names and numbers of data are for people: the content counts."""
 
     content: str  # hash of the scored texts and answers, or the best that is known of them
-    dataset: str
     split: str
-    examples: int | None
     metric: str
-    higher_is_better: bool
     components: tuple[str, ...]  # the denominator of the sparsity; () for dense runs, which have none
+    higher_is_better: bool = field(default=True, compare=False)
+    dataset: str = field(default="?", compare=False)
+    examples: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +142,7 @@ def _hint(run: Run) -> str:
     """The settings of a run of an earlier version, which does not say the digest of its group."""
     precision = (run.result.get("environment") or {}).get("precision")
     text = json.dumps(
-        [_telling(run.settings), run.result["recipe"] == "soup" and run.digest, precision], sort_keys=True
+        [_telling(run.settings), run.result.get("recipe") == "soup" and run.digest, precision], sort_keys=True
     )
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -166,7 +168,8 @@ def differing(groups: Sequence[Group]) -> list[str]:
     """The settings that tell groups apart.
 
     A setting counts if it differs between two groups of the same recipe. Between recipes, whose names say what they
-    are about, only what methods are compared on counts: model, data and dense training.
+    are about, only what methods are compared on counts: model, data and dense training. What a choice brings along
+    (a criterion its params, a model its config) counts where two groups with the same choice differ.
     """
     recipes: dict[str, list[Group]] = {}
     for group in groups:
@@ -180,8 +183,18 @@ def differing(groups: Sequence[Group]) -> list[str]:
 
 
 def _differs(key: str, groups: Sequence[Group]) -> bool:
-    first = groups[0].settings.get(key)
-    return any(group.settings.get(key) != first for group in groups)
+    """Whether groups differ in a setting; in one that a choice brings along, whether those do that made the same."""
+    values: dict[Any, set[str]] = {}
+    choice = _choice(key)
+    for group in groups:
+        values.setdefault(group.settings.get(choice), set()).add(json.dumps(group.settings.get(key), sort_keys=True))
+    return any(len(found) > 1 for found in values.values())
+
+
+def _choice(key: str) -> str:
+    """The setting whose choice brings `key` along; "" for none."""
+    brought = BROUGHT.match(key)
+    return f"{brought[1] or brought[2] or brought[3]}.name" if brought and not key.endswith(".name") else ""
 
 
 def find_key(word: str, settings: Collection[str], results: Collection[str] = ()) -> str:
