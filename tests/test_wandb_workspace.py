@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from prunebench.cli import main
 from prunebench.compare import load_runs
 from prunebench.compare.groups import group_runs
 from prunebench.compare.wandb_runs import load_wandb
@@ -160,6 +161,17 @@ def test_the_address_that_is_given_opens_the_view(project: Project) -> None:
         "Learning curves",
         "What tells runs apart",
     ]
+
+
+def test_the_verb_prints_the_address_alone(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dashboard", "--wandb", PATH]) == 0
+    captured = capsys.readouterr()
+    (name,) = project.views
+    assert captured.out.endswith(f"/{PATH}?nw={name.removeprefix('nw-').removesuffix('-v')}\n")
+    assert len(captured.out.splitlines()) == 1 and "View saved" not in captured.err
+    assert main(["dashboard", "--wandb", PATH, "--export", "x.html"]) == 2
+    assert main(["dashboard", "--wandb", "team/none"]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 2
 
 
 def test_a_view_that_is_there_is_left_alone(project: Project) -> None:
