@@ -59,11 +59,12 @@ def evaluated_on(predictions: Iterable[Mapping[str, Any]], content: str | None) 
         content: hash of the split's texts and answers; None where only the predictions are left.
 
     Returns:
-        split, examples (their number), content, and answers: a hash of ids and right answers in their order.
+        split, examples (their number), content, and answers: a hash of ids and right answers (of texts, numbers of
+        scored tokens, without which a perplexity means nothing) in their order.
     """
     lines = list(predictions)
     split = lines[0]["split"] if lines else ""
-    used = [[line.get(key) for key in ("id", "label", "answers")] for line in lines if line["split"] == split]
+    used = [[line.get(key) for key in ("id", "label", "answers", "tokens")] for line in lines if line["split"] == split]
     answers = hashlib.sha256(json.dumps(used).encode()).hexdigest()
     return {"split": split, "examples": len(used), "content": content, "answers": answers[:16]}
 

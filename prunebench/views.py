@@ -23,7 +23,7 @@ def rows_of(headings: Sequence[str], rows: Iterable[Sequence[str | Text]], right
     for index, heading in enumerate(headings):
         number = index in right
         last = index == len(headings) - 1
-        table.add_column(heading, justify="right" if number else "left", no_wrap=not last, overflow="fold")
+        table.add_column(Text(heading), justify="right" if number else "left", no_wrap=not last, overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table

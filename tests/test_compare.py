@@ -18,9 +18,10 @@ from rich.console import Console
 from prunebench.cli import main
 from prunebench.compare import Comparison, compare, group_runs, load_runs, paired_interval, render, select
 from prunebench.errors import UsageError
+from prunebench.results import evaluated_on
 from prunebench.run import run
 from prunebench.sweep_record import MemberRecord, SweepFolder, SweepRecord, sweeps_dir
-from tests.comparing import finished_run
+from tests.comparing import finished_run, predicted
 from tests.tiny import tiny_config
 
 Tell = Callable[..., str]
@@ -96,7 +97,7 @@ def test_runs_of_an_earlier_version_join_their_group_and_their_data(tmp_path: Pa
     finished_run(tmp_path, seed=2, old=True)
     finished_run(tmp_path, seed=3, old=True, settings={"outputs": "elsewhere", "trainer.log_every": 7})
     (group,) = group_runs(load_runs(tmp_path))
-    assert list(group.seeds) == [1, 2, 3] and group.bench.content == "texts"
+    assert list(group.seeds) == [1, 2, 3] and group.bench.content.startswith("texts ")
 
 
 def test_an_earlier_run_that_could_be_of_two_groups_stays_by_itself(tmp_path: Path) -> None:
@@ -122,6 +123,8 @@ def test_the_same_run_under_two_names_counts_once(tmp_path: Path) -> None:
         (["go*/*", "new"], {"good", "new"}),
         (["outputs/ba*/*"], {"bad"}),
         (["./outputs/bad/*"], {"bad"}),
+        (["outputs/good", "outputs/bad/"], {"good", "bad"}),
+        (["outputs"], {"good", "bad", "new", "dense"}),
         ([], {"good", "bad", "new", "dense"}),
     ],
 )
@@ -212,9 +215,10 @@ def test_outputs_may_have_moved(outputs: Path, told: Tell) -> None:
     ("changes", "why"),
     [
         ({"content": "other texts"}, "dataset content"),
+        ({"lines": [line | {"tokens": 7} for line in predicted((1, 1, 1, 0))]}, "dataset content"),  # another tokenizer
         ({"metric": ("f1", 0.5, True)}, "metric"),
         ({"components": ("encoder", "head")}, "denominator"),
-        ({"evaluation": {"split": "holdout", "examples": 4, "content": "texts", "answers": "x"}}, "split"),
+        ({"evaluation": evaluated_on(predicted((1, 1, 1, 0)), "texts") | {"split": "holdout"}}, "split"),
     ],
 )
 def test_what_cannot_be_compared_stands_apart(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
@@ -314,7 +318,9 @@ def test_rows_are_sorted_by_any_key(outputs: Path, told: Tell, key: str, expecte
 
 
 def test_an_unknown_sort_key_is_refused(outputs: Path, told: Tell) -> None:
-    assert "scroe: no run has such a setting or result (did you mean 'score'?)" in told("--sort", "-scroe", status=2)
+    assert "--sort scroe: no run has such a setting or result (did you mean 'score'?)" in told(
+        "--sort", "-scroe", status=2
+    )
 
 
 # --- forms --------------------------------------------------------------------------------------------------------
@@ -345,14 +351,14 @@ def test_json_and_csv_have_the_same_numbers(outputs: Path, told: Tell) -> None:
 
 
 def test_markdown_is_a_table(outputs: Path, told: Tell) -> None:
-    finished_run(outputs, name="a|b*<b>")
+    finished_run(outputs, hits(0.5, 1), name="a|b*<b>")
     lines = [line for line in told("--markdown").splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(re.findall(r"\|", lines[1]))}
     assert any("a\\|b\\*&lt;b>" in line for line in lines)
 
 
 def test_latex_has_nothing_that_latex_would_obey(outputs: Path, told: Tell) -> None:
-    finished_run(outputs, name=r"50%_of & \input{x} $1 #2 ~^")
+    finished_run(outputs, hits(0.5, 1), name=r"50%_of & \input{x} $1 #2 ~^")
     text = told("--latex", "--baseline", "good")
     assert text.count(r"\begin{tabular}") == 1 and r"\toprule" in text and r"\pm" in text and "$-$0." in text
     body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:-1]
@@ -365,9 +371,10 @@ def test_latex_has_nothing_that_latex_would_obey(outputs: Path, told: Tell) -> N
 
 
 def test_a_hostile_name_is_shown_as_text(tmp_path: Path, told: Tell) -> None:
-    finished_run(tmp_path, name="[red]x\x1b[31m")
-    shown = told("--outputs", str(tmp_path))
-    assert "[red]x" in shown and "\x1b" not in shown
+    finished_run(tmp_path, name="[red]x\x1b[31m", settings={"pruning.criterion.params": {"[blue]a": 1}})
+    finished_run(tmp_path, name="y", recipe="[red]x\x1b[31m", settings={"pruning.criterion.params": {"[blue]a": 2}})
+    shown = told("--outputs", str(tmp_path), "--baseline", "[red]x\x1b[31m")
+    assert shown.count("[red]x") == 3 and "[blue]a" in shown and "\x1b" not in shown
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])

@@ -34,9 +34,8 @@ def labelled(labels: list[str], seed: int = 0, examples: int = 60) -> list[dict[
 
 
 def numbered(seed: int = 0, examples: int = 60) -> list[dict[str, Any]]:
-    """Regression with ties, since ranks are about them."""
-    random = np.random.default_rng(seed)
-    labels = random.integers(0, 6, examples) / 2
+    """Regression with ties, since ranks are about them; the seed is that of the predictions."""
+    labels = np.random.default_rng(0).integers(0, 6, examples) / 2
     guesses = np.round(labels + np.random.default_rng(seed + 1).normal(0, 1, examples), 1)
     return [
         {"split": "validation", "id": i, "label": float(y), "prediction": float(x), "error": float(x - y)}
@@ -52,6 +51,16 @@ def answered(seed: int = 0, examples: int = 40) -> list[dict[str, Any]]:
     ]
 
 
+def windows(seed: int = 0, examples: int = 40) -> list[dict[str, Any]]:
+    """Language modelling: sums over a window's scored tokens."""
+    random = np.random.default_rng(seed)
+    counts = random.integers(1, 30, examples)
+    return [
+        {"split": "validation", "id": i, "tokens": int(n), "nll": float(random.gamma(3, n)), "correct": int(n // 2)}
+        for i, n in enumerate(counts)
+    ]
+
+
 def rows(lines: list[dict[str, Any]]) -> tuple[list[Any], list[Any]]:
     return [line["label"] for line in lines], [line["prediction"] for line in lines]
 
@@ -62,6 +71,11 @@ def of_pairs(function: Callable[..., float], **settings: Any) -> Score:
 
 def mean_of(lines: list[dict[str, Any]], key: str) -> float:
     return float(np.mean([line[key] for line in lines]))
+
+
+def share_of(lines: list[dict[str, Any]], key: str) -> float:
+    """Of a sum over windows in the number of their tokens."""
+    return float(sum(line[key] for line in lines) / sum(line["tokens"] for line in lines))
 
 
 TWO, THREE = ["negative", "positive"], ["contradiction", "entailment", "neutral"]
@@ -76,6 +90,8 @@ CASES: dict[str, tuple[str, list[dict[str, Any]], Score]] = {
     "pearson": ("pearson", numbered(), lambda lines, _: float(scipy.stats.pearsonr(*rows(lines)).statistic)),
     "spearman": ("spearmanr", numbered(), lambda lines, _: float(scipy.stats.spearmanr(*rows(lines)).statistic)),
     "exact match": ("exact_match", answered(), lambda lines, _: 100 * mean_of(lines, "exact_match")),
+    "perplexity": ("perplexity", windows(), lambda lines, _: float(np.exp(share_of(lines, "nll")))),
+    "masked accuracy": ("masked_accuracy", windows(), lambda lines, _: share_of(lines, "correct")),
     "squad f1": ("f1", answered(), lambda lines, _: 100 * mean_of(lines, "f1")),
 }  # fmt: skip
 

@@ -180,7 +180,10 @@ def _order(sort: str | None, groups: Sequence[Group]) -> Callable[[Sequence[Grou
     if not runs:
         return list
     settings = {key for run in runs for key in run.settings}
-    key = find_key(sort.removeprefix("-"), settings, {key for run in runs for key in run.values})
+    try:
+        key = find_key(sort.removeprefix("-"), settings, {key for run in runs for key in run.values})
+    except UsageError as error:
+        raise UsageError(f"--sort {error}") from None
 
     def ordered(members: Sequence[Group]) -> list[Group]:
         known = [group for group in members if group.value(key) is not None]

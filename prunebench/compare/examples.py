@@ -14,7 +14,11 @@ from prunebench.compare.statistics import bootstrap, mcnemar, resample_weights
 
 Weighted = Callable[[np.ndarray], np.ndarray]  # weights (resamples, examples) -> scores (resamples,)
 Lines = Sequence[Mapping[str, Any]]
-RIGHT = {"accuracy": "correct", "exact_match": "exact_match"}  # metrics of right and wrong, and their key in a line
+RIGHT = {
+    "accuracy": "correct",
+    "answer_accuracy": "correct",
+    "exact_match": "exact_match",
+}  # metrics of right and wrong, and their key in a line
 AGREEMENT = 1e-6  # of a score computed here with that of the result, relative
 MCNEMAR, BOOTSTRAP = "McNemar's exact test", "paired bootstrap"
 
@@ -93,6 +97,11 @@ def _candidates(metric: str, lines: Lines) -> list[Weighted]:
         return [lambda weights: 100 * mean(weights)]
     if metric in ("f1", "matthews_correlation"):
         return _of_counts(metric, lines)
+    if metric in ("perplexity", "masked_perplexity"):  # an example is a window of text
+        loss = _ratio_of(_column(lines, "nll"), _column(lines, "tokens"))
+        return [lambda weights: np.exp(loss(weights))]
+    if metric == "masked_accuracy":
+        return [_ratio_of(_column(lines, "correct"), _column(lines, "tokens"))]
     if metric in ("pearson", "spearmanr", "mse"):
         predicted, expected = _column(lines, "prediction"), _column(lines, "label")
         if metric == "mse":
@@ -106,7 +115,12 @@ def _column(lines: Lines, key: str) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> Weighted:
-    return lambda weights: weights @ values / weights.sum(1)
+    return _ratio_of(values, np.ones_like(values))
+
+
+def _ratio_of(above: np.ndarray, below: np.ndarray) -> Weighted:
+    """The ratio of two sums over examples."""
+    return lambda weights: weights @ above / (weights @ below)
 
 
 def _of_counts(metric: str, lines: Lines) -> list[Weighted]:

@@ -120,7 +120,8 @@ def _settled(exact: Sequence[str | None], hints: Sequence[Any]) -> list[str]:
 def _benches(runs: Sequence[Run]) -> list[Bench]:
     evaluations = [run.evaluation for run in runs]
     contents = _settled(
-        [each["content"] for each in evaluations], [lambda each=each: str(each["answers"]) for each in evaluations]
+        [each["content"] and f"{each['content']} {each['answers']}" for each in evaluations],
+        [lambda each=each: str(each["answers"]) for each in evaluations],
     )
     return [_bench(run, content) for run, content in zip(runs, contents, strict=True)]
 

@@ -98,7 +98,7 @@ def _width(grid: RichTable, on: Console) -> int:
 def _grid(table: Table, shown: Sequence[Column]) -> RichTable:
     cells = [[Text(brief(column.cell(row))) for column in shown] for row in table.rows]
     right = [index for index, column in enumerate(shown) if not column.tells_who]
-    return rows_of([column.title for column in shown], cells, right)
+    return rows_of([brief(column.title) for column in shown], cells, right)
 
 
 def title(table: Table) -> str:

@@ -104,7 +104,8 @@ def load_runs(outputs: str | Path) -> list[Run]:
 
 
 def select(words: Sequence[str], outputs: str | Path) -> list[Run]:
-    """The finished runs that words name: folders, (beginnings of) digests, names, patterns of name/digest or folder.
+    """The finished runs that words name: folders (a run's, or one that holds runs), (beginnings of) digests, names,
+    patterns of name/digest or folder.
 
     Args:
         words: none: all runs below `outputs`.
@@ -133,10 +134,13 @@ def select(words: Sequence[str], outputs: str | Path) -> list[Run]:
 
 
 def _named(word: str, folders: Iterable[RunFolder]) -> list[RunFolder]:
-    """The runs that one word means, finished or not."""
+    """The runs that one word means, finished or not: a run's folder, one that holds runs, or what they are called."""
     given = os.path.expanduser(word)
-    if word and os.path.isfile(os.path.join(given, "config.yaml")):
-        return [RunFolder(Path(given))]
+    if word and os.path.isdir(given):
+        below = [*find_runs(given), *(RunFolder(path.parent) for path in sorted(Path(given).glob("*/config.yaml")))]
+        inside = [RunFolder(Path(given))] if os.path.isfile(os.path.join(given, "config.yaml")) else below
+        if inside:
+            return inside
     return [each for each in folders if _is_called(each.root.parent.name, each.root.name, each, word)]
 
 
