@@ -364,7 +364,9 @@ def soup(args: Namespace) -> int:
 
 def add_dashboard(parser: Parser) -> None:
     parser.add_argument("--outputs", default="outputs", metavar="DIR", help="where runs lie (default: outputs)")
-    parser.add_argument("--host", default="127.0.0.1", help="another address than this machine's own; a token guards it")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="an address (default: 127.0.0.1); a token guards all but this machine's own"
+    )
     parser.add_argument("--port", type=int, default=8765, help="default: 8765; 0: any that is free")
     parser.add_argument("--open", action="store_true", help="open it in a browser")
     instead = parser.add_mutually_exclusive_group()

@@ -93,9 +93,10 @@ def result_of(config: RunConfig, digest: str, score: float, values: dict[str, An
         "evaluation": {"split": "validation", "examples": examples, "content": "made", "answers": "made"},
         "metric": {"name": "accuracy", "value": score, "higher_is_better": True, "weights": "last"},
         "metrics": {"accuracy": score}, "dense": {"value": 0.93}, "recovery": score / 0.93,
-        "sparsity": {"target": config.sparsity, "prunable": config.sparsity, "model": 1 - (model - prunable + kept) / model,
+        "sparsity": {"target": config.sparsity, "prunable": config.sparsity, "model": (prunable - kept) / model,
                      "components": {"encoder": config.sparsity}},
-        "weights": {"model": model, "model_nonzero": model - prunable + kept, "prunable": prunable, "prunable_nonzero": kept},
+        "weights": {"model": model, "model_nonzero": model - prunable + kept, "prunable": prunable,
+                    "prunable_nonzero": kept},
         "bytes": {"dense": 4 * model, "compressed": 2 * model}, "training": {"steps": 1000, "prunings": 9},
         "seconds": 60.0, "model": "model", "warnings": [], "environment": {"precision": "fp32"}, "schema": 1,
     }  # fmt: skip

@@ -70,7 +70,7 @@ def place(group: Group) -> dict[str, Any]:
     """What a run is shown together with.
 
     Returns:
-        `group`: runs that differ in their seed only. `variant`: groups of one method that differ in their sparsity only.
+        `group`: runs that differ in their seed only. `variant`: groups that differ in nothing but name and sparsity.
         `bucket`: scores that may be put side by side, and in `detail` what they are of.
     """
     bench = group.bench
@@ -106,7 +106,7 @@ def complete(settings: Row) -> dict[str, Any]:
         for key, value in one.items()
         if key not in phase or phase[key] != value
     }
-    return {key: value for key, value in (every | settings | told).items() if key != PHASES}
+    return {key: value for key, value in {**every, **settings, **told}.items() if key != PHASES}
 
 
 @cache
@@ -142,7 +142,7 @@ def curves(rows: Iterable[Row], plan: Row) -> dict[str, Any]:
             updates.append(row)
     phases = plan.get("phases") or []
     return {
-        "updates": thinned(updates, POINTS),
+        "updates": thinned(columns(updates), POINTS),
         "evals": columns(evals),
         "prunings": prunings,
         "rewinds": sorted({phase["start"] for phase in phases if 0 < phase["start"] == phase["lr"]["start"]}),
@@ -157,12 +157,9 @@ def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
     return {name: [rounded(row.get(name)) for row in rows] for name in names}
 
 
-def thinned(rows: Sequence[Row], most: int) -> dict[str, list[Any]]:
-    """`columns` of at most `most` points: each stands for neighbouring rows, by their mean or their last value."""
-    every = -(-len(rows) // most) if rows else 1
-    table = columns(rows)
-    if every == 1:
-        return table
+def thinned(table: Mapping[str, list[Any]], most: int) -> dict[str, list[Any]]:
+    """At most `most` points: each stands for neighbouring ones, by their mean or their last value."""
+    every = max(1, -(-max(map(len, table.values()), default=0) // most))
     return {
         name: [
             rounded((_last if name in AS_THEY_ARE else _mean)(values[start : start + every]))
@@ -219,8 +216,8 @@ def predictions(lines: Sequence[Row]) -> tuple[str, dict[str, Any], dict[str, An
     """Splits predictions.jsonl into what all runs on the same data share, with its key, and the run's own part.
 
     Returns:
-        A key; the examples: `split`, `id`, `text` and `expected`; the run's `predicted`, and `right`, how well: 1 and 0,
-        the F1 of an answer, the error of a number.
+        A key; the examples: `split`, `id`, `text` and `expected`; the run's `predicted`, and in `right` how well: 1 or
+        0, the F1 of an answer, the error of a number.
     """
     examples = {
         "split": [line.get("split") for line in lines],

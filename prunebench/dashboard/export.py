@@ -7,16 +7,19 @@ import gzip
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
+from prunebench.dashboard.documents import POINTS, thinned
 from prunebench.dashboard.page import SCRIPTS, STYLE, page_file
 from prunebench.dashboard.store import Store
 from prunebench.errors import UsageError
 from prunebench.paths import write_text
 
-BUDGET = 5_000_000  # bytes of a report of a hundred runs
+BUDGET = 50_000  # bytes for each run, and for a hundred of them at least
 KINDS = ("curves", "run", "predictions")
 
 
@@ -44,7 +47,51 @@ def export(store: Store, path: Path) -> list[str]:
 
 
 def report(docs: dict[str, Any]) -> tuple[str, list[str]]:
-    return assemble(docs), []
+    """The page, made smaller step by step until it is small enough, and what that cost."""
+    most, told = BUDGET * max(100, len(docs["runs"]["runs"])), []
+    page = assemble(docs)
+    for what, shrink in SHRINK.items():
+        if len(page) <= most:
+            break
+        shrink(docs)
+        told.append(f"the report would be too large: {what}")
+        page = assemble(docs)
+    return page, told
+
+
+def _thin_curves(docs: dict[str, Any]) -> None:
+    for document in _of("curves", docs).values():
+        document["updates"] = thinned(document["updates"], POINTS // 4)
+
+
+def _only_disputed(docs: dict[str, Any]) -> None:
+    """Leaves out the examples on which all runs say the same; nobody would look for a disagreement there."""
+    for name, examples in _of("examples", docs).items():
+        own = {key: one for key, one in _of("predictions", docs).items() if one["examples"] == name.partition("/")[2]}
+        said = zip(*(one["predicted"] for one in own.values()), strict=True)
+        kept = [len({json.dumps(value) for value in values}) > 1 for values in said]
+        docs[name] = _compressed(examples, kept) | {"left_out": kept.count(False)}
+        docs |= {key: _compressed(one, kept) for key, one in own.items()}
+
+
+def _compressed(document: dict[str, Any], kept: list[bool]) -> dict[str, Any]:
+    return {key: list(compress(v, kept)) if isinstance(v, list) else v for key, v in document.items()}
+
+
+def _no_predictions(docs: dict[str, Any]) -> None:
+    for key in [*_of("predictions", docs), *_of("examples", docs)]:
+        del docs[key]
+
+
+def _of(kind: str, docs: dict[str, Any]) -> dict[str, Any]:
+    return {key: document for key, document in docs.items() if key.startswith(f"{kind}/") and document}
+
+
+SHRINK: dict[str, Callable[[dict[str, Any]], None]] = {
+    "learning curves have a quarter of their points": _thin_curves,
+    "examples on which all runs say the same are left out": _only_disputed,
+    "predictions are left out": _no_predictions,
+}
 
 
 def assemble(docs: dict[str, Any]) -> str:

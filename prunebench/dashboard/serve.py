@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import re
 import secrets
 import socket
 import sys
@@ -66,7 +67,7 @@ def make_app(store: Store, host: str, token: str | None) -> Starlette:
 
     def runs(request: Request) -> Response:
         since = request.query_params.get("since", "0")
-        return _json(request, store.runs(int(since) if since.isdecimal() and len(since) < 10 else 0))
+        return _json(request, store.runs(int(since) if re.fullmatch("[0-9]{1,9}", since) else 0))
 
     def document(request: Request) -> Response:
         found = store.document(request.path_params["key"])

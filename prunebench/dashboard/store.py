@@ -21,8 +21,8 @@ from prunebench.sweep_record import list_sweeps
 
 Document = dict[str, Any]
 Stamp = tuple[int, ...]  # of files: equal as long as none of them was written
+AT_WORK = ("running", "killed")  # whether a process is at work shows in no file's time
 DAMAGED = (AttributeError, KeyError, TypeError, ValueError, IndexError)  # what a file of another form raises
-SCAN = 1.0  # seconds for which a look at the folder is good
 
 
 @dataclass
@@ -41,10 +41,11 @@ class Known:
 class Store:
     """What is below `outputs`, by keys: `curves/<name>/<digest>` and so on. Runs are looked up, never made into paths.
 
-    A folder that lies elsewhere and is only linked from `outputs` is left out.
+    A run that lies elsewhere, whole or in part, and is only linked from `outputs` is left out.
     """
 
     outputs: Path
+    scan: float = 1.0  # seconds for which a look at the folder is good
     _known: dict[str, Known] = field(default_factory=dict)
     _removed: dict[str, int] = field(default_factory=dict)  # the version at which a run went away
     _made: dict[str, tuple[Stamp, Document | None]] = field(default_factory=dict)
@@ -109,18 +110,17 @@ class Store:
 
     def _look(self) -> None:
         """Reads what was written since the last look; what was not written costs a few stats a run."""
-        if time.monotonic() - self._looked < SCAN:
+        if time.monotonic() - self._looked < self.scan:
             return
         root, seen, version = self.outputs.resolve(), set(), self._version + 1
         for folder in find_runs(self.outputs):
             name = f"{folder.root.parent.name}/{folder.root.name}"
-            known = self._known.get(name)
-            if known is None and not folder.root.resolve().is_relative_to(root):
-                continue
-            seen.add(name)
-            stamp = _stamp(folder)
-            if known is None or known.stamp != stamp or known.row["status"] == "running":
+            known, stamp = self._known.get(name), _stamp(folder)
+            if known is None or known.stamp != stamp or known.row["status"] in AT_WORK:
+                if not all(path.resolve().is_relative_to(root) for path in (folder.root, *_files(folder))):
+                    continue
                 self._read(name, folder, stamp, version)
+            seen.add(name)
         for name in self._known.keys() - seen:
             del self._known[name]
             self._removed[name] = self._version = version
@@ -146,9 +146,7 @@ class Store:
 
     def _place(self, version: int) -> None:
         """A new run may join others, or make them differ."""
-        finished = {
-            id(known.run): known for known in self._known.values() if is_finished(known.run.result)
-        }
+        finished = {id(known.run): known for known in self._known.values() if is_finished(known.run.result)}
         for group in group_runs(known.run for known in finished.values()):
             place = documents.place(group)
             for run in group.runs:
@@ -159,7 +157,7 @@ class Store:
 
     def _differences(self, settings: Mapping[str, Any]) -> Document:
         common = self._common or {}
-        absent = {key: None for key in common.keys() - settings.keys()} if settings else {}
+        absent = dict.fromkeys(common.keys() - settings.keys()) if settings else {}
         return {key: value for key, value in settings.items() if key not in common or common[key] != value} | absent
 
     def _read_sweeps(self, version: int) -> None:
@@ -193,7 +191,7 @@ def is_finished(result: Mapping[str, Any]) -> bool:
         require(result)
     except DAMAGED:
         return False
-    return result["status"] == "finished"
+    return bool(result["status"] == "finished")
 
 
 def _progress(folder: RunFolder) -> float | None:
@@ -219,10 +217,14 @@ def _last_step(path: Path) -> int | None:
     return None
 
 
+def _files(folder: RunFolder) -> tuple[Path, ...]:
+    return folder.result, folder.config, folder.plan, folder.metrics, folder.predictions, folder.masks
+
+
 def _stamp(folder: RunFolder) -> Stamp:
     """Time and size of the files a run is shown from."""
     numbers: list[int] = []
-    for path in (folder.result, folder.config, folder.metrics, folder.predictions):
+    for path in _files(folder):
         try:
             stat = path.stat()
         except OSError:

@@ -118,7 +118,7 @@ class ClassificationTask(Task):
     # how good that is
 
     def predictions(self, split: str, collected: Sequence[Row]) -> list[Prediction]:
-        """id (row of the file, from 0), text (cut), label, prediction, and logits and correct (for regression error)."""
+        """id (row of the file, from 0), text (cut), label, prediction, and logits and correct, or for numbers error."""
         examples = self.examples(split)
         logits = np.stack([row["logits"] for row in collected])
         require_finite(logits, split)

@@ -133,7 +133,7 @@ class QuestionAnsweringTask(Task):
     # how good that is
 
     def predictions(self, split: str, collected: Sequence[Row]) -> list[Prediction]:
-        """id, text (the question, cut), answers, prediction, its score (start + end logit), exact_match and f1 in [0, 1]."""
+        """id, text (the question), answers, prediction, score (start + end logit), exact_match and f1 in [0, 1]."""
         data, encoded = self.examples(split), self.encoded(split)
         best = [("", -np.inf)] * len(data.ids)
         for window, row in enumerate(collected):

@@ -30,7 +30,7 @@ function swatch({ color, symbol, dash }) {
   const picture = make("svg", { viewBox: "0 0 26 12", "aria-hidden": "true" });
   picture.append(make("line", { x1: 0, y1: 6, x2: 26, y2: 6, stroke: color, "stroke-width": 2, "stroke-dasharray": dash === "solid" ? "none" : dash.join(" ") }));
   const paths = { circle: "M9 6a4 4 0 1 0 8 0a4 4 0 1 0-8 0", rect: "M9.5 2.5h7v7h-7z", triangle: "M13 1.5l4.6 8h-9.2z", diamond: "M13 1l5 5-5 5-5-5z", arrow: "M13 1.5l4 9-4-2.4-4 2.4z" };
-  picture.append(make("path", { d: paths[symbol], fill: color }));
+  if (symbol) picture.append(make("path", { d: paths[symbol], fill: color }));
   return picture;
 }
 

@@ -21,7 +21,9 @@ async function examplesOf(a, b) {
   if (one.examples !== two.examples) return [el("p", { className: "empty" }, "These two runs were scored on different examples: choose two of the same data.")];
   const shared = await load(`examples/${one.examples}`);
   const rows = shared.id.map((_, i) => ({ i, split: shared.split[i], id: shared.id[i], text: shared.text[i], expected: shared.expected[i], a: one.predicted[i], b: two.predicted[i], rightA: one.right[i], rightB: two.right[i] }));
-  return [kindCounts(rows, shared), exampleList(rows.filter(kindOf(state.get("kind"))), a, b)];
+  return [kindCounts(rows, shared),
+    shared.left_out > 0 && el("p", { className: "note" }, `${format.count(shared.left_out)} further examples, on which all runs of this report say the same, were left out of it.`),
+    exampleList(rows.filter(kindOf(state.get("kind"))), a, b)];
 }
 
 const differ = (row) => JSON.stringify(row.a) !== JSON.stringify(row.b);

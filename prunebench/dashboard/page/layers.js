@@ -55,7 +55,8 @@ function gridOf(names) {
   const layers = [...new Set(places.map(({ layer }) => layer))].sort((x, y) => (x ?? 1e9) - (y ?? 1e9));
   const kinds = [...new Set(places.map(({ kind }) => kind))];
   const at = new Map(places.map(({ layer, kind }, index) => [`${layer}|${kind}`, index]));
-  return { layers, kinds, index: (row, column) => at.get(`${layers[row]}|${kinds[column]}`) };
+  const nameOf = (index) => (places[index].layer === null ? "" : `${places[index].layer} · `) + shortKind(places[index].kind);
+  return { layers, kinds, nameOf, index: (row, column) => at.get(`${layers[row]}|${kinds[column]}`) };
 }
 
 function gridFigure(run, { names, steps, sparsity }) {
@@ -75,8 +76,9 @@ function gridFigure(run, { names, steps, sparsity }) {
 }
 
 function timeFigure(run, { names, steps, sparsity }) {
+  const grid = gridOf(names), short = names.map((_, index) => grid.nameOf(index));
   return el("figure", {}, heat("layers", {
-    rows: names.map((name) => name.replace(/\.weight$/, "")), columns: steps.map((step) => format.any(step)), columnName: "Pruning at step", label: false,
+    rows: short, columns: steps.map((step) => format.any(step)), columnName: "Pruning at step", label: false,
     value: (row, column) => sparsity[column][row], describe: `Share of zeros of ${names.length} matrices over ${steps.length} prunings of ${run.id}`,
     onclick: () => state.set({ view: "run", run: run.id }),
     tell: (row, column, share) => tip(names[row], `after step ${steps[column]}: ${format.percent(share)} zeros`, run.id),

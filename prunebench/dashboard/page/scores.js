@@ -100,7 +100,6 @@ function paretoSeries(front) {
   return {
     type: "line", name: "Pareto front", step: "start", z: 2, silent: true, symbol: "none", data: front.map(({ x, y }) => [x, y]),
     lineStyle: { color: css("quiet"), width: 1, type: [4, 4] },
-    endLabel: { show: false }, markPoint: front.length > 1 ? label([front[0].x, front[0].y], "Pareto front", "right") : undefined,
   };
 }
 
@@ -110,20 +109,18 @@ function denseSeries(dense) {
     type: "line", name: "dense", data: [], silent: true,
     markLine: {
       silent: true, symbol: "none", data: [{ yAxis: value }], lineStyle: { color: css("text"), width: 1, type: "solid", opacity: 0.55 },
-      label: { position: "insideStartTop", color: css("quiet"), formatter: `dense ${format.score(value)}${dense.length > 1 ? ` (mean of ${dense.length})` : ""}` },
+      label: { position: "insideStartTop", color: css("text"), textBorderColor: css("page"), textBorderWidth: 3, formatter: `dense ${format.score(value)}${dense.length > 1 ? ` (mean of ${dense.length})` : ""}` },
     },
   };
-}
-
-function label(coord, text, align) {
-  return { silent: true, symbolSize: 0.01, data: [{ coord }], label: { formatter: text, color: css("quiet"), fontSize: 11, align, offset: [align === "right" ? -10 : 10, -12], show: true } };
 }
 
 function chips(all, hidden) {
   const toggle = (key) => state.set({ hide: hidden.has(key) ? [...hidden].filter((other) => other !== key) : [...hidden, key] }, true);
   const buttons = all.map((line) => el("button", { type: "button", id: `chip-${line.key}`, ariaPressed: String(!hidden.has(line.key)), title: line.label, onclick: () => toggle(line.key) },
     swatch(look(line.index)), el("span", {}, line.label)));
-  return el("div", { className: "chips", role: "group", ariaLabel: "Methods shown" }, buttons);
+  const still = (color, dash, text) => el("span", { className: "still" }, swatch({ color, dash }), text);
+  return el("div", { className: "chips", role: "group", ariaLabel: "Methods shown" }, buttons,
+    still(css("quiet"), [3, 3], "Pareto front"), still(css("text"), "solid", "dense model"));
 }
 
 function groupTable(visible, share, dense, higher, metric) {

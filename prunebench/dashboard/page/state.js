@@ -1,7 +1,7 @@
 "use strict";
 // What is looked at stands in the address behind the #, so that a view can be shared and the back button works.
 
-const DEFAULTS = { view: "scores", share: "prunable", sort: "name", mode: "grid", series: "loss", kind: "disagree" };
+const DEFAULTS = { view: "scores", share: "prunable", mode: "grid", series: "loss", kind: "disagree" };
 
 const state = {
   get(key) {
