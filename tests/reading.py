@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,15 @@ def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "examples_per_second"} for row in rows]
 
 
+def wandb_file(folder: Path) -> Path:
+    """That of a run's only offline run, once wandb's own process has written all of it: a loaded machine takes time."""
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    patience = time.monotonic() + 30
+    while not any(_wandb_records(file, "exit")) and time.monotonic() < patience:
+        time.sleep(0.1)
+    return file
+
+
 def wandb_history(file: Path) -> list[dict[str, Any]]:
     """The history rows of an offline run's file, in wandb's own format."""
     rows = [record.history.item for record in _wandb_records(file, "history")]
@@ -47,7 +57,6 @@ def wandb_run(file: Path) -> dict[str, Any]:
         "hidden": [
             r.metric.glob_name or r.metric.name for r in _wandb_records(file, "metric") if r.metric.options.hidden
         ],
-        "finished": any(_wandb_records(file, "exit")),
     }
 
 

@@ -19,7 +19,7 @@ from prunebench.compare.wandb_runs import load_wandb
 from prunebench.errors import RunError, UsageError
 from prunebench.run import run
 from prunebench.wandb_workspace import save_workspace
-from tests.reading import wandb_history, wandb_run
+from tests.reading import wandb_file, wandb_history, wandb_run
 from tests.tiny import tiny_config
 from tests.wandb_server import Project, serving
 
@@ -41,7 +41,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Sent:
     place = tmp_path_factory.mktemp("sent")
     for seed, sparsity in ((1, 0.75), (2, 0.75), (1, 0.5)):
         run(tiny_config(place, recipe="gradual", sparsity=sparsity, seed=seed, **TRACKER))
-    files = {path.parents[2].name: path for path in place.glob("outputs/*/*/wandb/offline-run-*/*.wandb")}
+    files = {path.parent.name: wandb_file(path.parent) for path in place.glob("outputs/*/*/wandb/")}
     return Sent(place / "outputs", files)
 
 
@@ -70,7 +70,7 @@ def test_tags_and_kind_tell_what_a_run_is(sent: Sent) -> None:
         told, kind = wandb_run(sent.files[local.digest]), "dense" if local.is_dense else "pruned"
         pruned = [] if local.is_dense else ["magnitude"]
         sparsity = f"sparsity-{local.result['sparsity']['target']:g}"
-        assert told["job_type"] == kind
+        assert told["job_type"] == kind and told["hidden"] == ["pruning/layers/*"]
         assert told["tags"] == ["mine", local.result["recipe"], "tiny", "pretrained", sparsity, *pruned]
 
 
