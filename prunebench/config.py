@@ -229,7 +229,7 @@ class LauncherConfig:
     """What computes the members of a sweep (`run -m`). No part of a run: it changes no result."""
 
     name: str = "local"  # local (one after another), joblib, submitit_local, slurm, ray
-    n_jobs: int | None = None  # members at a time; default: joblib one a GPU, local 1, the others what they have room for
+    n_jobs: int | None = None  # members at a time; default: joblib one a GPU, clusters all that they have room for
     params: dict[str, Any] = field(default_factory=dict)  # submitit's parameters, or arguments of ray.init
 
 

@@ -162,7 +162,7 @@ def _values(override: Override, options: Options, sweep: bool) -> list[Any]:
 
 
 def _check_choice(override: Override, group: str, values: list[Any], options: Options) -> str:
-    """Names of options are text: Hydra would read 2_4 as the number 24."""
+    """Names of options are text: Hydra would read 2_4 as the number 24. glob(...) is given on as what it stands for."""
     written = str(override.input_line).partition("=")[2]
     plain = override.value_type in (ValueType.ELEMENT, ValueType.SIMPLE_CHOICE_SWEEP)
     names = [name.strip(" '\"") for name in written.split(",")] if plain else [str(value) for value in values]
@@ -171,7 +171,9 @@ def _check_choice(override: Override, group: str, values: list[Any], options: Op
             kind, listing = listing_of(group), listing_name(group)
             hint = did_you_mean(name, options[group])
             raise UsageError(f"{group}={brief(name)}: no such {kind}{hint}; prunebench ls {listing} lists them")
-    return f"{group}={','.join(repr(name) for name in names)}" if plain else str(override.input_line).lstrip("+")
+    if not names:
+        raise UsageError(f"{brief(override.input_line)}: no {listing_of(group)} has such a name")
+    return f"{group}={','.join(repr(name) for name in names)}"
 
 
 def nearest(key: str, options: Options) -> str:

@@ -34,6 +34,16 @@ def warn(message: str) -> None:
 
 
 @contextmanager
+def silence() -> Iterator[None]:
+    """For work that is done again, and then tells what there is to tell."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+@contextmanager
 def counting(title: str, total: int) -> Iterator[Any]:
     """A bar for a stretch of work; yields a function that takes how much was done."""
     with _bar() as progress:

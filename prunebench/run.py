@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +31,28 @@ from prunebench.paths import RunFolder, cache_dir, free_bytes, remove, remove_le
 from prunebench.plan import Plan, make_plan
 from prunebench.progress import say, warn
 from prunebench.scoring import begin_result, encode_for_scoring, evaluate_folder, evaluate_model, export, score
+from prunebench.signals import ending_interrupts
 from prunebench.tasks.base import Encoded, Task
 from prunebench.tracking import LocalTracker, Tracker, WandbTracker
-from prunebench.train import Job, ending_signals, train
+from prunebench.train import Job, train
 from prunebench.validate import check
 
-__all__ = ["evaluate_folder", "run"]
+__all__ = ["evaluate_folder", "folder_of", "run"]
+
+
+def folder_of(config: RunConfig) -> RunFolder:
+    """Where the run of `config` lives: what its digest covers is read, nothing is made.
+
+    Raises:
+        UsageError: model or data cannot be found.
+    """
+    config, task = settle_labels(config)
+    precision = resolve_precision(config.trainer.precision, config.trainer.device)
+    return _folder(config, identify(config, task, precision, tokenizer_of(config, task)))
+
+
+def _folder(config: RunConfig, digest: str) -> RunFolder:
+    return RunFolder(Path(config.outputs) / config.name / digest)
 
 
 def run(config: RunConfig, *, force: bool = False) -> dict[str, Any]:
@@ -56,7 +70,7 @@ def run(config: RunConfig, *, force: bool = False) -> dict[str, Any]:
         RunError: the run failed; result.json has the reason.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same call goes on.
     """
-    with _sigterm_interrupts():
+    with ending_interrupts():  # inside the loop, see `train`, they wait for the update
         try:
             return _run(config, force)
         except Exception as error:
@@ -72,7 +86,7 @@ def _run(config: RunConfig, force: bool, is_teacher: bool = False) -> dict[str, 
     precision = resolve_precision(config.trainer.precision, config.trainer.device)
     tokenizer = tokenizer_of(config, task)
     digest = identify(config, task, precision, tokenizer)
-    folder = RunFolder(Path(config.outputs) / config.name / digest)
+    folder = _folder(config, digest)
     _make_outputs(config.outputs)
     with exclusive(folder.lock, config.trainer.device):
         done = folder.read_result()
@@ -161,21 +175,6 @@ def _write_down(context: Context, status: str, error: BaseException) -> None:
         write_json(context.folder.result, begin_result(context, status=status, reason=one_line(error)).to_json())
     except OSError as another:
         warn(f"{context.folder.result} could not be written: {another}")
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a run as Ctrl-C does; inside the loop, see `train`, all wait for the update."""
-    try:
-        before = {number: signal.signal(number, signal.default_int_handler) for number in ending_signals()}
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _execute(context: Context, data: Encoded, plan: Plan, trackers: list[Tracker]) -> dict[str, Any]:

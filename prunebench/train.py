@@ -42,6 +42,7 @@ from prunebench.paths import remove
 from prunebench.plan import Phase, Plan
 from prunebench.progress import TrainingProgress, say, warn
 from prunebench.retraining import Adapters, freeze_others, learning_parameters
+from prunebench.signals import ending_signals
 from prunebench.sparsity.calibration import Calibration
 from prunebench.sparsity.criteria import Sample
 from prunebench.sparsity.dynamics import Dynamics, Moment
@@ -583,12 +584,6 @@ def _refuse_not_finite(step: int, row: dict[str, Any], scaled: bool) -> None:
                 f"{name} is {value} at step {step}: the last good checkpoint is kept; "
                 "lower trainer.lr, or set trainer.precision=fp32"
             )
-
-
-def ending_signals() -> list[signal.Signals]:
-    """SIGTERM and, unless nohup had it ignored, SIGHUP: the terminal is gone."""
-    hangs_up = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
-    return [signal.SIGTERM, *([signal.SIGHUP] if hangs_up else [])]
 
 
 class _Stop:

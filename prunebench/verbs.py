@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import UsageError, brief
-from prunebench.parsing import FAILED, OK, Parser, Verb, complain, report
+from prunebench.parsing import FAILED, OK, Parser, Verb, complain
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -66,7 +68,7 @@ def add_run(parser: Parser) -> None:
 def run(args: Namespace) -> int:
     if args.multirun:
         return run_sweep(args)
-    config = _checked(args.overrides, args.config_dir)
+    config = _checked_single(args.overrides, args.config_dir)
     result = run_one(config, args.force)
     if not is_first():
         return OK
@@ -90,31 +92,77 @@ def is_first() -> bool:
 
 def run_sweep(args: Namespace) -> int:
     """A member that fails is named, and the others go on."""
-    from prunebench.sweep import sweep
+    from prunebench.search import single_values
+    from prunebench.sweep import command_of, grid, is_ours, run_members, swept_words
 
-    failed: list[str] = []
-    results: list[dict[str, Any]] = []
-
-    def member(overrides: list[str], name: str) -> float | None:
-        try:
-            result = run_one(_checked(overrides, args.config_dir), args.force)
-        except Exception as error:
-            if os.environ.get("WORLD_SIZE", "1") != "1":
-                raise  # of several processes, those that did not fail would go on with this member
-            failed.append(name)
-            complain(f"{name}: {'; '.join(report(error))}")
-            return None
-        results.append(result)
+    def on_result(result: Mapping[str, Any]) -> None:
         if args.json and is_first():
             show_json(result, indent=None)
-        return float(result["metric"]["value"])
 
-    sweep(args.overrides, args.config_dir, member)
-    if results and is_first() and not args.json:
-        from prunebench.views import runs_view
+    words = swept_words(args.overrides, args.config_dir)
+    command = command_of(args.overrides, args.config_dir, args.force)
+    common: dict[str, Any] = {"config_dir": args.config_dir, "force": args.force, "on_result": on_result}
+    settings = single_values(words, args.config_dir)
+    if settings.search.name != "none":
+        from prunebench.search import search
 
-        show(runs_view(results), console(wide=True))
-    return FAILED if failed else OK
+        outcome = search(words, settings, command=command, **common)
+    else:
+        launcher = [word for word in words if is_ours(word)]
+        outcome = run_members(grid(words, args.config_dir), command=command, launcher=launcher, **common)
+    if is_first() and not args.json:
+        show_sweep(outcome.record.id, settings.outputs, args)
+    for name, reason in outcome.failed:
+        complain(f"{name}: {reason}")
+    return FAILED if outcome.failed else OK
+
+
+def show_sweep(sweep: str, outputs: str, args: Namespace) -> None:
+    """The table of a sweep's runs, and how to see it again."""
+    from prunebench.compare import compare, render, select_sweep
+    from prunebench.progress import say
+
+    runs, unfinished = select_sweep(sweep, outputs)
+    if runs:
+        on = console(wide=True)
+        show(render.to_terminal(compare(runs, unfinished=unfinished), on), on)
+        elsewhere = "" if outputs == "outputs" else f" --outputs {shlex.quote(outputs)}"
+        say(f"prunebench compare --sweep {sweep}{elsewhere} shows it again")
+
+
+def plan_sweep(args: Namespace) -> int:
+    """What `run -m` would say before it starts. Nothing is fetched: what is not here is not known."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from prunebench.search import single_values, space
+    from prunebench.sweep import grid, header_of, prepare, swept_words
+    from prunebench.sweep_view import search_header
+
+    words = swept_words(args.overrides, args.config_dir)
+    settings = single_values(words, args.config_dir)
+    if settings.search.name != "none":
+        dimensions = [str(one) for one in space(words, settings, args.config_dir)]
+        told: dict[str, Any] = {"runs": settings.search.runs, "search": dimensions}
+        lines = search_header(None, dimensions, settings.search.runs)
+    else:
+        prepared = prepare(grid(words, args.config_dir), args.config_dir, lenient=True)
+        lines = header_of(prepared, settings)
+        lines += [f"  {one.member.name}" for one in prepared]
+        told = {"runs": len(prepared), "members": [one.to_json() for one in prepared]}
+    if args.json:
+        show_json(told)
+    else:
+        sys.stdout.write("\n".join(lines) + "\n")
+    return OK
+
+
+def _checked_single(overrides: list[str], config_dir: str | None) -> RunConfig:
+    """Of one run: launchers and searches are for several."""
+    config = _checked(overrides, config_dir)
+    for group in ("launcher", "search"):
+        name = getattr(config, group).name
+        if name not in ("local", "none"):
+            raise UsageError(f"{group}={name}: goes with several runs: prunebench run -m ... seed=1,2,3")
+    return config
 
 
 def _checked(overrides: list[str], config_dir: str | None) -> RunConfig:
@@ -135,7 +183,14 @@ def show_result(result: dict[str, Any], outputs: str) -> None:
 # --- plan, ls, show -----------------------------------------------------------------------------------------------
 
 
+def add_plan(parser: Parser) -> None:
+    parser.add_argument("-m", "--multirun", action="store_true", help="what run -m would do, for several runs")
+    _common(parser)
+
+
 def plan(args: Namespace) -> int:
+    if args.multirun:
+        return plan_sweep(args)
     config = _checked(args.overrides, args.config_dir)
     from prunebench.options import find_options
     from prunebench.preview import preview, to_json
@@ -461,13 +516,16 @@ VERBS: dict[str, Verb] = {
         "Train, prune, evaluate and export; continues what was stopped, skips what is finished.",
         ["prunebench run recipe=bert_smc_90 dataset=sst2", "prunebench run recipe=bert_smc_90 sparsity=0.93 seed=2",
          "prunebench run recipe=bert_smc_90 dataset=sst2 start=my/fine-tuned-bert",
-         "prunebench run -m recipe=bert_smc_90 dataset=sst2 seed=1,2,3"],
+         "prunebench run -m recipe=bert_smc_90 dataset=sst2 seed=1,2,3",
+         "prunebench run -m recipe=bert_smc_90 sparsity=0.5,0.9 'seed=range(1,4)' launcher=joblib launcher.n_jobs=4",
+         "prunebench run -m recipe=bert_smc_90 dataset=sst2 search=lr_temperature search.runs=20"],
         add_run, run,
     ),
     "plan": Verb(
         "Show what a run would do and cost, within a second.",
-        ["prunebench plan recipe=bert_smc_90 dataset=sst2 sparsity=0.95", "prunebench plan recipe=gmp_star_30 --json"],
-        _common, plan,
+        ["prunebench plan recipe=bert_smc_90 dataset=sst2 sparsity=0.95", "prunebench plan recipe=gmp_star_30 --json",
+         "prunebench plan -m recipe=bert_smc_90 dataset=sst2 seed=1,2,3"],
+        add_plan, plan,
     ),
     "ls": Verb(
         "List methods, recipes, models, datasets, ..., and runs.",

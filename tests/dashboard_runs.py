@@ -26,7 +26,7 @@ def make_run(
     score: float = 0.8,
     status: str = "finished",
     said: str = "pnpn",
-    text: str = "a film",
+    text: str = HOSTILE,
     content: str = "c",
     lr: float = 1e-3,
     **changes: Any,

@@ -14,6 +14,8 @@ import pytest
 from prunebench.cli import main
 from prunebench.config import RunConfig
 from prunebench.errors import RunError, UsageError
+from prunebench.paths import RunFolder
+from tests.comparing import finished_run
 
 RECIPE = ["recipe=bert_smc_90", "dataset=sst2"]
 
@@ -41,7 +43,9 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[RunConfi
         asked.append((config, force))
         if config.seed in wrong:
             raise wrong[config.seed]
-        return result_of(config)
+        folder = folder_of(config)
+        finished_run(Path(config.outputs), name=config.name, seed=config.seed, digest=folder.root.name)
+        return result_of(config) | {"digest": folder.root.name}
 
     def evaluate_folder(path: Path, config: RunConfig | None = None) -> dict[str, Any]:
         asked.append((config, False))  # type: ignore[arg-type]
@@ -50,7 +54,12 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[RunConfi
         return {"model": str(path), "sparsity": shares, "metric": metric, "metrics": {"f1": 0.3, "accuracy": 0.9}}
 
     module = types.ModuleType("prunebench.run")
-    module.run, module.evaluate_folder = run, evaluate_folder  # type: ignore[attr-defined]
+
+    def folder_of(config: RunConfig) -> RunFolder:
+        erk = 16 if config.pruning.scope.name == "erk" else 0
+        return RunFolder(Path(config.outputs) / config.name / f"{config.seed + erk:012x}")
+
+    module.run, module.evaluate_folder, module.folder_of = run, evaluate_folder, folder_of  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "prunebench.run", module)
     monkeypatch.chdir(tmp_path)
     return asked
@@ -125,48 +134,6 @@ def test_nothing_runs_when_the_config_is_unsound(runs: list[Any], capsys: pytest
         "prunebench: error: trainer.lr",
     ]
     assert runs == []
-
-
-# --- sweeps -------------------------------------------------------------------------------------------------------
-
-
-def test_a_sweep_is_one_run_after_another(runs: list[Any], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["run", "-m", *RECIPE, "seed=range(6,8)", "pruning/scope=global,erk"]) == 0
-    assert [(c.seed, c.pruning.scope.name) for c, _ in runs] == [(6, "global"), (6, "erk"), (7, "global"), (7, "erk")]
-    assert capsys.readouterr().out.count("accuracy 0.8750") == 4
-    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]  # nothing of Hydra's lies about
-
-
-def test_the_same_config_alone_and_in_a_sweep(runs: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*RECIPE, "pruning/pattern=2_4", "sparsity=0.5", "distillation.temperature=3", "model.config.x=1"]
-    main(["run", *words, "seed=6"])
-    main(["run", "-m", *words, "seed=6,7", "--force", "--json"])
-    assert runs[0][0] == runs[1][0] and runs[1][1]
-    lines = capsys.readouterr().out.splitlines()[-2:]
-    assert [json.loads(line)["seed"] for line in lines] == [6, 7]
-
-
-def test_a_member_that_fails_does_not_stop_the_others(runs: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "-m", *RECIPE, "seed=1,2,3,5,6"]) == 1
-    assert [config.seed for config, _ in runs] == [1, 2, 3, 5, 6]
-    captured = capsys.readouterr()
-    assert [line.split(": ")[2] for line in captured.err.splitlines()] == [f"seed={seed}" for seed in (2, 3, 5)]
-    assert captured.out.count("finished") == 2
-
-
-def test_an_unsound_member_is_one_line(runs: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "-m", *RECIPE, "sparsity=0.5,1.5"]) == 1
-    assert len(runs) == 1 and len(capsys.readouterr().err.splitlines()) == 1
-
-
-def test_a_sweep_with_a_mistake_does_not_start(runs: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "-m", "recipe=bert_smc_90,bert-smc-80", "seed=1,x"]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 2 and runs == []
-
-
-def test_a_sweep_can_be_stopped(runs: list[Any]) -> None:
-    assert main(["run", "-m", *RECIPE, "seed=1,4,6"]) == 130
-    assert [config.seed for config, _ in runs] == [1, 4]
 
 
 # --- verbs --------------------------------------------------------------------------------------------------------

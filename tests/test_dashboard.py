@@ -21,10 +21,11 @@ import uvicorn
 from prunebench.cli import main
 from prunebench.config import PhaseConfig, RunConfig
 from prunebench.dashboard import documents, export
+from prunebench.dashboard.reading import Lines
 from prunebench.dashboard.serve import is_loopback, listen, make_app
 from prunebench.dashboard.store import Store
 from prunebench.sweep_record import MemberRecord, SweepFolder, SweepRecord
-from tests.dashboard_runs import MATRICES, STEPS, make_run, rows, touch_later
+from tests.dashboard_runs import HOSTILE, MATRICES, STEPS, make_run, rows, touch_later
 
 
 def store_of(outputs: Path) -> Store:
@@ -146,6 +147,23 @@ def test_only_what_changed_is_read_and_told_again(tmp_path: Path) -> None:
     assert store.document(f"curves/{first}") is None
 
 
+def test_of_a_growing_file_only_what_was_added_is_read(tmp_path: Path) -> None:
+    path, lines = tmp_path / "metrics.jsonl", Lines()
+    assert lines.read(path) == []
+    path.write_text('{"step": 0}\n{"step"')
+    assert lines.read(path) == [{"step": 0}]
+    first = lines.rows[0]
+    with path.open("a") as file:
+        file.write(': 1}\nno json\n[2]\n{"step": 3}\n')
+    assert lines.read(path) == [{"step": 0}, {"step": 1}, {"step": 3}] and lines.rows[0] is first
+    whole = tmp_path / "again"
+    whole.write_text('{"step": 9}\n' * 9)
+    whole.replace(path)  # as a run that is continued does it
+    assert lines.read(path) == [{"step": 9}] * 9
+    path.write_text("")
+    assert lines.read(path) == []
+
+
 def test_running_stopped_and_damaged_runs_are_there(tmp_path: Path) -> None:
     running = make_run(tmp_path, "running", status="running")
     failed = make_run(tmp_path, "failed", status="failed", reason="diverged")
@@ -158,6 +176,28 @@ def test_running_stopped_and_damaged_runs_are_there(tmp_path: Path) -> None:
     assert row_of(answer, damaged)["status"] == "damaged" and len(answer["runs"]) == 4
 
 
+@pytest.mark.parametrize("file", ["result.json", "config.yaml", "plan.json", "metrics.jsonl", "predictions.jsonl"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "null", "[1]", '"x"', "NaN",
+     '{"step": NaN, "pruning": 3, "phases": 3, "config": 3, "status": "finished"}',
+     '{"status": "running", "phases": [{"stop": "x"}], "step": "x", "eval": [1], "label": 1}', "\xff\x00", "a: .inf"],
+)  # fmt: skip
+@pytest.mark.parametrize("status", ["finished", "running"])
+def test_a_damaged_file_hides_no_other_run(file: str, text: str, status: str, tmp_path: Path) -> None:
+    good, bad = make_run(tmp_path, "good"), make_run(tmp_path, "bad", status=status)
+    path = tmp_path / bad / file
+    path.write_bytes(text.encode("latin-1"))
+    if file in ("config.yaml", "plan.json"):  # without what newer runs have in result.json too
+        result = json.loads((tmp_path / bad / "result.json").read_text())
+        (tmp_path / bad / "result.json").write_text(json.dumps(result | {"config": {}, "group": ""}))
+    store = store_of(tmp_path)
+    answer = store.runs()
+    assert row_of(answer, good)["score"] == 0.8 and len(answer["runs"]) == 2
+    documents_of_bad = [store.document(f"{kind}/{bad}") for kind in ("curves", "run", "predictions")]
+    json.dumps([answer, documents_of_bad], allow_nan=False)
+
+
 def test_a_run_that_is_at_work_is_running(tmp_path: Path) -> None:
     from prunebench.paths import RunFolder, locked
 
@@ -166,6 +206,10 @@ def test_a_run_that_is_at_work_is_running(tmp_path: Path) -> None:
     version = store.runs()["version"]
     with locked(RunFolder(tmp_path / name).lock):
         assert row_of(store.runs(version), name)["status"] == "running"
+        assert len(store.document(f"curves/{name}")["updates"]["step"]) == STEPS  # type: ignore[index]
+        with (tmp_path / name / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": STEPS, "loss": 0.5}) + "\n")
+        assert store.document(f"curves/{name}")["updates"]["loss"][-1] == 0.5  # type: ignore[index]
 
 
 def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
@@ -187,7 +231,7 @@ def test_texts_of_a_newer_run_serve_older_ones(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"text"', '"was_not_kept"'))
     store = store_of(tmp_path)
     keys = {store.document(f"predictions/{name}")["examples"] for name in (new, old)}  # type: ignore[index]
-    assert len(keys) == 1 and store.document(f"examples/{keys.pop()}")["text"][3] == "a film 3"  # type: ignore[index]
+    assert len(keys) == 1 and store.document(f"examples/{keys.pop()}")["text"][3] == f"{HOSTILE} 3"  # type: ignore[index]
 
 
 def test_sweeps_are_told_when_they_change(tmp_path: Path) -> None:

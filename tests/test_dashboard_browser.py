@@ -52,7 +52,7 @@ class Site:
                 ("gentle", 0.9, 2, 0.78, "ppnp"), ("blunt", 0.9, 1, 0.60, "pnnp"), ("dense", 0.0, 1, 0.90, "pppp"),
             )
         }  # fmt: skip
-        self.hostile = make_run(self.outputs, HOSTILE_NAME, text=HOSTILE, said="nnpp", score=0.7)
+        self.hostile = make_run(self.outputs, HOSTILE_NAME, said="nnpp", score=0.7)
         make_run(self.outputs, "broken", status="failed", reason=HOSTILE)
         self._sweep()
         self.store = Store(self.outputs, scan=0.0)
@@ -114,11 +114,15 @@ def visit(page: Page, address: str, view: str, **state: str) -> None:
     page.wait_for_selector("main h1, main .empty:not(:has-text('Reading'))")
 
 
-def drawn(page: Page) -> int:
-    """Points of the canvas that are not empty."""
-    return int(page.evaluate("""() => [...document.querySelectorAll("main canvas")].reduce((sum, canvas) =>
-        sum + canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.filter((value, i) => i % 4 === 3 && value).length, 0)
-    """))  # noqa: E501  # fmt: skip
+def is_drawn(page: Page) -> bool:
+    """Whether every canvas has something on it."""
+    return bool(
+        page.evaluate("""() => [...document.querySelectorAll("main canvas")].every((canvas) => {
+        const small = new OffscreenCanvas(80, 40).getContext("2d");
+        small.drawImage(canvas, 0, 0, 80, 40);
+        return small.getImageData(0, 0, 80, 40).data.some((value) => value > 0);
+    }) && document.querySelector("main canvas") !== null""")
+    )
 
 
 def texts(page: Page, selector: str) -> list[str]:
@@ -135,7 +139,7 @@ def test_every_view_opens_in_both_colours_and_at_a_phones_width(page: Page, site
     for view in VIEWS:
         visit(page, address, view)
         if view in ("scores", "curves", "layers"):
-            assert drawn(page) > 1000, view
+            assert is_drawn(page), view
     visit(page, address, "run", run=site.hostile)
     expect(page.locator("h1")).to_contain_text(HOSTILE_NAME)
     page.set_viewport_size({"width": 360, "height": 740})
@@ -148,7 +152,7 @@ def test_every_view_opens_in_both_colours_and_at_a_phones_width(page: Page, site
 
 def test_hostile_texts_are_shown_as_they_are(page: Page, site: Site, address: str) -> None:
     visit(page, address, "examples", a=site.hostile, b=site.runs["blunt", 0.9, 1])
-    expect(page.locator(".example .text").first).to_have_text(f"{HOSTILE} 0"[:245])
+    expect(page.locator(".example .text").first).to_have_text(f"{HOSTILE} 0")
     visit(page, address, "sweeps")
     expect(page.locator("main")).to_contain_text(f"failed: {HOSTILE}")
     visit(page, address, "scores")
@@ -168,7 +172,7 @@ def test_scores_have_means_dense_and_the_pareto_front(page: Page, site: Site, ad
     by_score = [[cell.strip() for cell in row] for row in rows]
     assert [row[0] for row in by_score] == ["gentle", "gentle", HOSTILE_NAME, "blunt"]
     assert by_score[0][1:5] == ["50 %", "50.00 %", "2", "0.8700 ± 0.0141"]
-    assert [row[-1] for row in by_score] == ["on the front", "on the front", "", ""]
+    assert ["on the front" in row for row in by_score] == [True, True, False, False]
     series = {one.get("name"): one for one in option(page, "scores")["series"] if one["type"] == "line"}
     assert series["gentle"]["data"][1]["value"] == pytest.approx([0.9, 0.79])
     assert [point[0] for point in series["Pareto front"]["data"]] == [0.5, 0.9]
@@ -255,7 +259,7 @@ def test_disagreements_are_counted_and_listed(page: Page, site: Site, address: s
     assert texts(page, ".example .quiet") == ["validation 1", "validation 3"]
     page.click("#kind-wrong")
     expect(page.locator(".example")).to_have_count(1)
-    assert "a film 2" in page.inner_text(".example") and page.locator(".example .wrong").count() == 2
+    assert f"{HOSTILE} 2" in page.inner_text(".example") and page.locator(".example .wrong").count() == 2
 
 
 def test_the_page_follows_runs_and_keeps_what_one_is_at(page: Page, site: Site) -> None:

@@ -12,12 +12,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "prunebench"
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate", "sklearn", "scipy", "numpy", "wandb"}
 
 LAYERS = [  # plain values; models, tasks and sparsity; what a run is made of; the conductor; the command line
-    "errors config paths curves plan sizes results identity digest options report sweep_record",
+    "errors config paths signals curves plan sizes results identity digest options report sweep_record",
     "models targets optim distill retraining batches progress devices tasks sparsity cache",
     "overrides compose facts contradictions validate preview drawing views plan_view listing clean compare "
-    "wandb_workspace checkpoint evaluate tracking export teacher calibrate train context assemble scoring",
+    "wandb_workspace checkpoint evaluate tracking export teacher calibrate train context assemble scoring sweep_time",
     "run soup",
-    "parsing doctor sweep verbs cli __main__",
+    "parsing launchers sweep_view sweep search doctor dashboard verbs cli __main__",
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 PLAIN = (

@@ -56,7 +56,16 @@ def test_comparing_needs_no_torch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["--version"], ["plan", "--help"], ["compare", "--help"], ["ls"], ["ls", "runs"], ["clean", "."]],
+    [
+        ["--help"],
+        ["--version"],
+        ["plan", "--help"],
+        ["compare", "--help"],
+        ["ls"],
+        ["ls", "runs"],
+        ["clean", "."],
+        ["dashboard", "--outputs", ".", "--export", "report.html"],
+    ],
     ids=" ".join,
 )
 def test_listing_does_not_even_load_hydra(tmp_path: Path, words: list[str]) -> None:

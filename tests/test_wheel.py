@@ -20,6 +20,7 @@ def test_the_wheel_works_without_the_checkout(tmp_path: Path) -> None:
     elsewhere.mkdir()
     zipfile.ZipFile(next(tmp_path.glob("*.whl"))).extractall(site)
     assert not (site / "tests").exists()
+    assert (site / "prunebench" / "dashboard" / "page" / "vendor" / "echarts.min.js").is_file()
     environment = os.environ | {"PYTHONPATH": str(site)}
     code = (
         "import prunebench, sys; assert prunebench.__file__.startswith(sys.argv[1]); from prunebench.cli import main; "

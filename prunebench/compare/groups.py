@@ -22,7 +22,7 @@ ALIASES = {"score": "metric.value", "dense": "dense.value", "nonzero": "weights.
 # settings that change no result, or that stand elsewhere
 SILENT = {"seed", "name", "recipe", "outputs", "distillation.cache_gb", "trainer.threads",
           *(f"trainer.{key}" for key in NOT_IN_RESULT)}  # fmt: skip
-SILENT_PARTS = ("tracker.", "dataset.examples.", "dataset.windows.")
+SILENT_PARTS = ("tracker.", "launcher.", "search.", "dataset.examples.", "dataset.windows.")
 BROUGHT = re.compile(r"(?:(model|dataset)\.|(.*)\.params\.|(.*)\.phases$)")
 FRAME = ("model.", "dataset.", "trainer.")  # what methods are compared on; the rest is what a recipe is about
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -26,6 +27,10 @@ NO_VARIANT = ("sparsity", "seed", "name", "recipe", "outputs")
 LEVEL = re.compile(r"_\d{1,2}$")
 
 Row = Mapping[str, Any]
+
+
+def to_json(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":"), allow_nan=False, default=str).encode()
 
 
 def rounded(value: Any) -> Any:
@@ -64,6 +69,12 @@ def run_row(run: Run, name: str, digest: str, status: str) -> dict[str, Any]:
         "steps": training.get("steps"),
         "seconds": result.get("seconds") or None,
     }
+
+
+def damaged_row(name: str) -> dict[str, Any]:
+    """A run whose files have another form than they should."""
+    folder, _, digest = name.partition("/")
+    return run_row(Run({"config": {"seed": None}}), folder, digest, "damaged")
 
 
 def place(group: Group) -> dict[str, Any]:
@@ -106,7 +117,12 @@ def complete(settings: Row) -> dict[str, Any]:
         for key, value in one.items()
         if key not in phase or phase[key] != value
     }
-    return {key: value for key, value in {**every, **settings, **told}.items() if key != PHASES}
+    return {key: _plain(value) for key, value in {**every, **settings, **told}.items() if key != PHASES}
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for (.inf in YAML) as text."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @cache
@@ -242,32 +258,3 @@ def _right(line: Row) -> Any:
     if "correct" in line:
         return int(line["correct"])
     return abs(line["error"]) if "error" in line else line.get("f1")
-
-
-# --- reading ------------------------------------------------------------------------------------------------------
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """{} where it is missing or damaged: one bad file is not to take the page away."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return value if isinstance(value, dict) else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a .jsonl file; the last may be half-written."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return []
-    rows = []
-    for line in text.splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows

@@ -13,7 +13,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from prunebench.dashboard.documents import POINTS, thinned
+from prunebench.dashboard.documents import POINTS, thinned, to_json
 from prunebench.dashboard.page import SCRIPTS, STYLE, page_file
 from prunebench.dashboard.store import Store
 from prunebench.errors import UsageError
@@ -98,7 +98,7 @@ def assemble(docs: dict[str, Any]) -> str:
     """One HTML page. Its policy lets exactly these scripts and this style run, by their hashes."""
     scripts = [_inline(page_file(name)) for name in SCRIPTS]
     style = page_file(STYLE)
-    packed = base64.b64encode(gzip.compress(json.dumps(docs, separators=(",", ":")).encode(), 9, mtime=0)).decode()
+    packed = base64.b64encode(gzip.compress(to_json(docs), 9, mtime=0)).decode()
     policy = (
         f"default-src 'none'; script-src {' '.join(_hash(script) for script in scripts)}; style-src {_hash(style)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import json
 import re
 import secrets
 import socket
@@ -23,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from prunebench.dashboard.documents import to_json
 from prunebench.dashboard.page import FILES, page_file
 from prunebench.dashboard.store import Store
 from prunebench.errors import UsageError
@@ -127,7 +127,7 @@ def _nothing() -> Response:
 
 
 def _json(request: Request, value: Any) -> Response:
-    body = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    body = to_json(value)
     tag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"ETag": tag})

@@ -15,13 +15,14 @@ from typing import Any
 from prunebench.compare import Run, group_runs
 from prunebench.compare.runs import require
 from prunebench.dashboard import documents
+from prunebench.dashboard.reading import Lines, Stamp, files_of, read_json, stamp_of
 from prunebench.listing import find_runs, status_of
 from prunebench.paths import RunFolder
 from prunebench.sweep_record import list_sweeps
 
 Document = dict[str, Any]
-Stamp = tuple[int, ...]  # of files: equal as long as none of them was written
 AT_WORK = ("running", "killed")  # whether a process is at work shows in no file's time
+LEFT_OUT = "not in plots: another run has the same settings and seed"
 DAMAGED = (AttributeError, KeyError, TypeError, ValueError, IndexError)  # what a file of another form raises
 
 
@@ -35,6 +36,15 @@ class Known:
     row: Document
     settings: Mapping[str, Any]
     version: int  # of the store when this changed last
+    metrics: Lines = field(default_factory=Lines)
+
+    def is_comparable(self) -> bool:
+        return bool(self.row["status"] == "finished" and self.row["reason"] != LEFT_OUT)
+
+    def rows(self) -> list[Document]:
+        """Of metrics.jsonl; kept as long as it grows."""
+        lines = self.metrics if self.row["status"] in AT_WORK else Lines()
+        return lines.read(self.folder.metrics)
 
 
 @dataclass
@@ -98,7 +108,7 @@ class Store:
     # ------------------------------------------------------------------------------------------------------------
 
     def _fresh(self, key: str, run: Known, make: Callable[[Store, Known], Document]) -> Document | None:
-        stamp = _stamp(run.folder)
+        stamp = stamp_of(run.folder)
         held = self._made.get(key)
         if held is None or held[0] != stamp:
             try:
@@ -115,9 +125,9 @@ class Store:
         root, seen, version = self.outputs.resolve(), set(), self._version + 1
         for folder in find_runs(self.outputs):
             name = f"{folder.root.parent.name}/{folder.root.name}"
-            known, stamp = self._known.get(name), _stamp(folder)
+            known, stamp = self._known.get(name), stamp_of(folder)
             if known is None or known.stamp != stamp or known.row["status"] in AT_WORK:
-                if not all(path.resolve().is_relative_to(root) for path in (folder.root, *_files(folder))):
+                if not all(path.resolve().is_relative_to(root) for path in (folder.root, *files_of(folder))):
                     continue
                 self._read(name, folder, stamp, version)
             seen.add(name)
@@ -132,28 +142,31 @@ class Store:
         self._looked = time.monotonic()
 
     def _read(self, name: str, folder: RunFolder, stamp: Stamp, version: int) -> None:
-        result, before = documents.read_json(folder.result), self._known.get(name)
+        result, before = read_json(folder.result), self._known.get(name)
         status = status_of(folder, result)
         if before is not None and (before.stamp, before.row["status"]) == (stamp, status):
             return
+        metrics = before.metrics if before is not None else Lines()
         try:
-            run, row = _described(folder, result, status)
+            known = _describe(Run(result, folder), folder, stamp, status, version, metrics)
         except DAMAGED:
-            run, row = _described(folder, {}, "damaged")
-        self._known[name] = Known(run, folder, stamp, row, documents.complete(run.settings), version)
+            known = Known(Run({}, folder), folder, stamp, documents.damaged_row(name), {}, version)
+        self._known[name] = known
         self._removed.pop(name, None)
         self._version = version
 
     def _place(self, version: int) -> None:
         """A new run may join others, or make them differ."""
-        finished = {id(known.run): known for known in self._known.values() if is_finished(known.run.result)}
+        finished = {id(known.run): known for known in self._known.values() if known.is_comparable()}
         for group in group_runs(known.run for known in finished.values()):
             place = documents.place(group)
             for run in group.runs:
-                known = finished[id(run)]
+                known = finished.pop(id(run))
                 if known.row | place != known.row:
                     known.row |= place
                     known.version = version
+        for known in finished.values():
+            known.row["reason"] = LEFT_OUT
 
     def _differences(self, settings: Mapping[str, Any]) -> Document:
         common = self._common or {}
@@ -177,61 +190,21 @@ class Store:
         return key
 
 
-def _described(folder: RunFolder, result: Document, status: str) -> tuple[Run, Document]:
-    run = Run(result, folder)
+def _describe(run: Run, folder: RunFolder, stamp: Stamp, status: str, version: int, metrics: Lines) -> Known:
     row = documents.run_row(run, folder.root.parent.name, folder.root.name, status)
-    if status not in ("finished", "damaged"):
-        row["progress"] = _progress(folder)
-    return run, row
+    if status == "finished":
+        require(run.result)
+    known = Known(run, folder, stamp, row, documents.complete(run.settings), version, metrics)
+    if status != "finished":
+        row["progress"] = _progress(known)
+    return known
 
 
-def is_finished(result: Mapping[str, Any]) -> bool:
-    """And whole, so that it can be compared."""
-    try:
-        require(result)
-    except DAMAGED:
-        return False
-    return bool(result["status"] == "finished")
-
-
-def _progress(folder: RunFolder) -> float | None:
+def _progress(known: Known) -> float | None:
     """The share of its steps that a run has logged."""
-    phases, last = documents.read_json(folder.plan).get("phases"), _last_step(folder.metrics)
+    phases, rows = read_json(known.folder.plan).get("phases"), known.rows()
     steps = phases[-1]["stop"] if phases else 0
-    return round(min(1.0, (last + 1) / steps), 4) if steps and last is not None else None
-
-
-def _last_step(path: Path) -> int | None:
-    """From the end of metrics.jsonl, which can be long."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 65536))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return None
-
-
-def _files(folder: RunFolder) -> tuple[Path, ...]:
-    return folder.result, folder.config, folder.plan, folder.metrics, folder.predictions, folder.masks
-
-
-def _stamp(folder: RunFolder) -> Stamp:
-    """Time and size of the files a run is shown from."""
-    numbers: list[int] = []
-    for path in _files(folder):
-        try:
-            stat = path.stat()
-        except OSError:
-            numbers += [0, 0, 0]
-        else:
-            numbers += [stat.st_mtime_ns, stat.st_size, stat.st_ino]
-    return tuple(numbers)
+    return round(min(1.0, (rows[-1]["step"] + 1) / steps), 4) if steps and rows else None
 
 
 def _most_common(settings: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -239,26 +212,25 @@ def _most_common(settings: list[Mapping[str, Any]]) -> dict[str, Any]:
     counts: dict[str, Counter[str]] = {}
     for one in settings:
         for key, value in one.items():
-            counts.setdefault(key, Counter())[json.dumps(value)] += 1
+            counts.setdefault(key, Counter())[json.dumps(value, default=str)] += 1
     return {key: json.loads(count.most_common(1)[0][0]) for key, count in counts.items()}
 
 
 def _curves(store: Store, run: Known) -> Document:
-    return documents.curves(documents.read_lines(run.folder.metrics), documents.read_json(run.folder.plan))
+    return documents.curves(run.rows(), read_json(run.folder.plan))
 
 
 def _run(store: Store, run: Known) -> Document:
-    rows = documents.read_lines(run.folder.metrics)
-    result = documents.read_json(run.folder.result)
+    result = read_json(run.folder.result)
     return {
         "folder": str(run.folder.root),
         "result": {key: result.get(key) for key in RESULT if key in result},
-        "matrices": documents.matrices(rows, run.folder.masks),
+        "matrices": documents.matrices(run.rows(), run.folder.masks),
     }
 
 
 def _predictions(store: Store, run: Known) -> Document:
-    key, examples, own = documents.predictions(documents.read_lines(run.folder.predictions))
+    key, examples, own = documents.predictions(Lines().read(run.folder.predictions))
     return own | {"examples": store.keep_examples(f"{run.row['bucket']}-{key}", examples)}
 
 

@@ -6,13 +6,19 @@ const KINDS = [["disagree", "say different things"], ["a", "only A is right"], [
 async function viewExamples() {
   const runs = filtered().filter((run) => run.status === "finished");
   if (!runs.length) return data.runs.size ? [el("h1", {}, "Examples"), nothingLeft("No finished run is among those shown")] : noRuns();
-  const a = pickRun("a", runs, 0), same = runs.filter((run) => bucketOf(run) === bucketOf(a));
-  const b = pickRun("b", same.length > 1 ? same.filter((run) => run !== a) : same, 0 + (state.list("select").length ? 1 : 0));
+  const a = pickRun("a", [runs.find((run) => run.target) ?? runs[0]], 0), same = runs.filter((run) => bucketOf(run) === bucketOf(a));
+  const b = pickRun("b", [opponent(a, same)], 1);
   return [
     el("h1", {}, "Where two models disagree"),
     el("div", { className: "pair" }, select("A", "a", withChoice(runOptions(runs), a)), select("B", "b", withChoice(runOptions(same), b))),
     ...(await examplesOf(a, b)),
   ];
+}
+
+// The dense model of the same seed, or another run.
+function opponent(run, same) {
+  const others = same.filter((other) => other !== run);
+  return others.find((other) => other.target === 0 && other.seed === run.seed) ?? others[0] ?? run;
 }
 
 async function examplesOf(a, b) {
