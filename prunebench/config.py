@@ -11,6 +11,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+LONGEST_TAG = 64  # characters, of wandb
+
 
 @dataclass
 class ModelConfig:
@@ -226,8 +228,8 @@ class TrackerConfig:
     name: str = "local"  # local or wandb
     project: str = "prunebench"
     entity: str | None = None
-    group: str | None = None  # default: the run's name, so that seeds stand together
-    tags: list[str] = field(default_factory=list)
+    group: str | None = None  # default: the runs that differ in nothing but the seed
+    tags: list[str] = field(default_factory=list)  # besides recipe, dataset, model, sparsity, criterion, sweep
 
 
 @dataclass

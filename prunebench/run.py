@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,12 +241,7 @@ def _start_trackers(context: Context, rows: int, trackers: list[Tracker]) -> lis
         trackers.append(local)
         if config.tracker.name == "wandb":
             wandb = WandbTracker(
-                config.tracker,
-                name=config.name,
-                digest=context.digest,
-                config=asdict(config),
-                folder=folder.root,
-                rows=local.rows,
+                config, digest=context.digest, group=context.group, folder=folder.root, rows=local.rows
             )
             trackers.append(wandb)
     return trackers

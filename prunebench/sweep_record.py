@@ -127,6 +127,12 @@ def find_sweep(word: str, outputs: str | Path) -> SweepRecord:
     raise UsageError(f"{brief(word)}: {len(found)} sweeps are meant by that, the newest are {several}; give more of it")
 
 
+def sweep_of(run: str, outputs: str | Path) -> str | None:
+    """The id of the newest sweep that the run "<name>/<digest>" is a member of."""
+    sweeps = [sweep for sweep in list_sweeps(outputs) if any(member.run == run for member in sweep.members)]
+    return sweeps[-1].id if sweeps else None
+
+
 def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="microseconds")
 

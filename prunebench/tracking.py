@@ -7,15 +7,19 @@ import netrc
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import asdict
+from pathlib import Path, PurePath
 from typing import Any, Protocol
 from urllib.parse import urlparse
 
-from prunebench.config import TrackerConfig
+from prunebench.config import LONGEST_TAG, RunConfig
+from prunebench.digest import prunes
 from prunebench.paths import remove, write_json, write_text
 from prunebench.progress import say, warn
+from prunebench.sweep_record import sweep_of
 
 Metrics = Mapping[str, Any]
+LONGEST_GROUP = 100  # characters of a name; wandb takes 128 with the digest
 # of a result; what `compare --wandb` needs besides the config
 SUMMARY = ("digest", "group", "evaluation", "metric", "metrics", "dense", "recovery", "sparsity", "weights", "bytes",
            "training", "seconds")  # fmt: skip
@@ -80,17 +84,17 @@ class WandbTracker:
 
     def __init__(
         self,
-        settings: TrackerConfig,
+        config: RunConfig,
         *,
-        name: str,
         digest: str,
-        config: Metrics,
+        group: str,
         folder: Path,
         rows: Callable[[], Sequence[Mapping[str, Any]]],
     ) -> None:
         """Joins or begins the run at wandb.
 
         Args:
+            group: see `Result`.
             folder: the run's own; wandb.json in it remembers under which id the run goes there.
             rows: what metrics.jsonl holds when it is asked.
         """
@@ -100,7 +104,7 @@ class WandbTracker:
         self._folder, self._rows = folder, rows
         self._mode = wandb_mode()
         self._failed = self._mode == "disabled"  # or what went wrong has been said
-        self._start: Callable[[], None] = lambda: self._init(settings, name, digest, config)
+        self._start: Callable[[], None] = lambda: self._init(config, digest, group)
         if not self._is_offline:
             self._guarded(self._send_past)
 
@@ -135,24 +139,28 @@ class WandbTracker:
             remove(old)
         self._send_past()
 
-    def _init(self, settings: TrackerConfig, name: str, digest: str, config: Metrics) -> None:
+    def _init(self, config: RunConfig, digest: str, group: str) -> None:
         import wandb
 
         mode: Any = self._mode
         self._run = wandb.init(
-            project=settings.project,
-            entity=settings.entity,
-            group=settings.group or name,
-            name=f"{name}-seed{config['seed']}",
+            project=config.tracker.project,
+            entity=config.tracker.entity,
+            group=config.tracker.group or f"{config.name[:LONGEST_GROUP]}-{group}",
+            job_type="pruned" if prunes(config) else "dense",
+            name=f"{config.name}-seed{config.seed}",
             id=self._identity(digest),
             resume="allow",
             reinit="finish_previous",
-            tags=[*settings.tags, f"sparsity-{config['sparsity']:g}", config["dataset"]["name"]],
-            config=dict(config),
+            tags=tags(config, sweep_of(f"{self._folder.parent.name}/{self._folder.name}", config.outputs)),
+            config=asdict(config),
             dir=str(self._folder),
             mode=mode,
             settings=wandb.Settings(silent=True, console="off"),
         )
+        # A hundred plots of matrices would bury the others. wandb's own step is ours already, and the best of a run's
+        # scores is no summary of it, since it is from before most of the pruning
+        self._run.define_metric("pruning/layers/*", hidden=True)
 
     @property
     def _identity_file(self) -> Path:
@@ -203,6 +211,15 @@ class WandbTracker:
             self._failed = True
             reason = (str(error).splitlines() or [""])[0]
             warn(f"wandb: {type(error).__name__}: {reason}; going on without it, metrics.jsonl has everything")
+
+
+def tags(config: RunConfig, sweep: str | None) -> list[str]:
+    """By what wandb's tables are filtered: recipe, dataset, model, sparsity, criterion, sweep, and the user's own."""
+    model = config.model.name if config.start in ("teacher", "pretrained") else config.start
+    found = [config.recipe, config.dataset.name, PurePath(model).name, f"sparsity-{config.sparsity:g}"]
+    found += [config.pruning.criterion.name] if prunes(config) else []
+    found += [f"sweep-{sweep}"] if sweep else []
+    return list(dict.fromkeys(tag[:LONGEST_TAG] for tag in [*config.tracker.tags, *found] if tag))
 
 
 def wandb_mode() -> str:

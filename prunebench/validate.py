@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from prunebench.config import RunConfig
+from prunebench.config import LONGEST_TAG, RunConfig
 from prunebench.contradictions import contradictions, stands_on
 from prunebench.curves import SHAPES
 from prunebench.errors import UsageError, brief, did_you_mean
@@ -236,6 +236,9 @@ def _lists(config: RunConfig) -> Iterator[Problem]:
             if not 1 <= count <= MOST_EXAMPLES:
                 key = f"dataset.{group}.{brief(split)}"
                 yield key, f"{key}={_number(count)}: must be in [1, {MOST_EXAMPLES}]"
+    for tag in config.tracker.tags:
+        if not 1 <= len(tag) <= LONGEST_TAG:
+            yield "tracker.tags", f"tracker.tags=[{brief(tag)}]: a tag has 1 to {LONGEST_TAG} characters"
     yield from _list_of("dataset.labels", dataset.labels, 2, MOST_LABELS, "two or more different names, or null")
     yield from _list_of("dataset.text_columns", dataset.text_columns, 0, 2, "one column, or two for pairs")
     yield from _list_of("dataset.validation_splits", dataset.validation_splits, 1, 100, "different names of splits")

@@ -454,10 +454,19 @@ def add_dashboard(parser: Parser) -> None:
     )
     parser.add_argument("--port", type=int, default=8765, help="default: 8765; 0: any that is free")
     parser.add_argument("--open", action="store_true", help="open it in a browser")
-    parser.add_argument("--export", metavar="FILE", help="write one HTML file with everything in it instead")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--export", metavar="FILE", help="write one HTML file with everything in it instead")
+    instead.add_argument(
+        "--wandb", metavar="ENTITY/PROJECT", help="save a workspace at Weights & Biases for the runs there instead"
+    )
 
 
 def dashboard(args: Namespace) -> int:
+    if args.wandb is not None:
+        from prunebench.wandb_workspace import save_workspace
+
+        address = save_workspace(args.wandb)
+        return _point_to(address, address, args.open)
     if not os.path.isdir(args.outputs):
         raise UsageError(f"dashboard --outputs {brief(args.outputs)}: there is no such folder")
     if not 0 <= args.port < 65536:
@@ -475,11 +484,15 @@ def dashboard(args: Namespace) -> int:
     path = Path(os.path.expanduser(args.export))
     for line in export(store, path):
         print(line, file=sys.stderr)
-    if args.open:
+    return _point_to(str(path), path.resolve().as_uri(), args.open)
+
+
+def _point_to(place: str, address: str, opens: bool) -> int:
+    if opens:
         import webbrowser
 
-        webbrowser.open(path.resolve().as_uri())
-    print(path)
+        webbrowser.open(address)
+    print(place)
     return OK
 
 
@@ -580,9 +593,9 @@ VERBS: dict[str, Verb] = {
         add_reproduce, reproduce,
     ),
     "dashboard": Verb(
-        "Show runs in a browser while they go on, or write them into one HTML file.",
+        "Show runs in a browser while they go on, in one HTML file, or in a workspace at Weights & Biases.",
         ["prunebench dashboard", "prunebench dashboard --outputs outputs --port 9000 --open",
-         "prunebench dashboard --export report.html"],
+         "prunebench dashboard --export report.html", "prunebench dashboard --wandb entity/project"],
         add_dashboard, dashboard,
     ),
     "doctor": Verb(

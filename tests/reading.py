@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,18 +28,50 @@ def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "examples_per_second"} for row in rows]
 
 
+def wandb_file(folder: Path) -> Path:
+    """That of a run's only offline run, once wandb's own process has written all of it: a loaded machine takes time."""
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    patience = time.monotonic() + 30
+    while not any(_wandb_records(file, "exit")) and time.monotonic() < patience:
+        time.sleep(0.1)
+    return file
+
+
 def wandb_history(file: Path) -> list[dict[str, Any]]:
     """The history rows of an offline run's file, in wandb's own format."""
+    rows = [record.history.item for record in _wandb_records(file, "history")]
+    return [{_key(item): json.loads(item.value_json) for item in items} for items in rows]
+
+
+def wandb_run(file: Path) -> dict[str, Any]:
+    """What an offline run's file says of the run itself: id, group, job_type, tags, config, summary, metrics."""
+    run = [record.run for record in _wandb_records(file, "run")][-1]
+    updates = [item for record in _wandb_records(file, "summary") for item in record.summary.update]
+    return {
+        "id": run.run_id,
+        "group": run.run_group,
+        "job_type": run.job_type,
+        "tags": list(run.tags),
+        "config": {_key(item): json.loads(item.value_json) for item in run.config.update},
+        "summary": {_key(item): json.loads(item.value_json) for item in updates},
+        "hidden": [
+            r.metric.glob_name or r.metric.name for r in _wandb_records(file, "metric") if r.metric.options.hidden
+        ],
+    }
+
+
+def _key(item: Any) -> str:
+    return str(item.key or "/".join(item.nested_key))
+
+
+def _wandb_records(file: Path, kind: str) -> Iterator[Any]:
     from wandb.proto import wandb_internal_pb2
 
-    rows = []
     for data in _leveldb_records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
-        if record.WhichOneof("record_type") == "history":
-            items = record.history.item
-            rows.append({(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in items})
-    return rows
+        if record.WhichOneof("record_type") == kind:
+            yield record
 
 
 def _leveldb_records(data: bytes, block: int = 32768) -> Iterator[bytes]:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from prunebench.cli import main
-from prunebench.config import TrackerConfig
+from prunebench.config import RunConfig
 from prunebench.tracking import WandbTracker
 from tests.comparing import finished_run
 from tests.test_tracking import FakeRun
 from tests.wandb_server import Project, serving
+
+LOGGED = {"_step": 9, "loss": 0.5, "sparsity": 0.9, "eval/accuracy": 0.5}  # what wandb keeps of the last rows
 
 
 def sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any], dict[str, Any], str]:
@@ -31,10 +34,10 @@ def sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, 
     with monkeypatch.context() as patch:
         patch.setenv("WANDB_MODE", "online")
         patch.setattr(wandb, "init", init)
-        config = {"name": result["name"], "digest": result["digest"], "config": result["config"]}
-        tracker = WandbTracker(TrackerConfig(), folder=folder, rows=list, **config)
+        config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), result["config"]))
+        tracker = WandbTracker(config, digest=result["digest"], group=result["group"], folder=folder, rows=list)
         tracker.finish(result)
-    return called["id"], called["config"], {"_step": 9, "loss": 0.5, "eval/accuracy": 0.5} | run.summary, "finished"
+    return called["id"], called["config"], LOGGED | run.summary, "finished"
 
 
 @pytest.fixture

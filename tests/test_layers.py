@@ -15,7 +15,7 @@ LAYERS = [  # plain values; models, tasks and sparsity; what a run is made of; t
     "errors config paths signals curves plan sizes results identity digest options report sweep_record",
     "models targets optim distill retraining slices batches progress devices tasks sparsity cache",
     "overrides compose facts contradictions validate preview drawing views plan_view listing clean compare "
-    "checkpoint evaluate tracking export teacher calibrate train context assemble scoring sweep_time",
+    "wandb_workspace checkpoint evaluate tracking export teacher calibrate train context assemble scoring sweep_time",
     "run soup",
     "parsing launchers sweep_view sweep search reproduce doctor dashboard verbs cli __main__",
 ]

@@ -748,7 +748,8 @@ FREE = {  # texts that may be anything, or whose rule is not a list of names
     "pruning.dynamics.params": "the dynamics knows",
     "pruning.schedule.phases": "see PHASE_RANGES", "distillation.teacher": "or a folder, see _teachers_place",
     "tracker.project": "for people", "tracker.entity": "wandb knows", "tracker.group": "for people",
-    "tracker.tags": "for people", "launcher.params": "submitit or ray knows", "search.params": "see prunebench.search",
+    "tracker.tags": "for people, see LONGEST_TAG",
+    "launcher.params": "submitit or ray knows", "search.params": "see prunebench.search",
 }  # fmt: skip
 
 

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
 import json
-import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prunebench import tracking
-from prunebench.config import TrackerConfig
+from prunebench.config import DatasetConfig, ModelConfig, RunConfig, TrackerConfig
+from prunebench.sweep_record import MemberRecord, SweepFolder, SweepRecord, sweeps_dir
 from prunebench.tracking import LocalTracker, WandbTracker, flatten, has_key
-from tests.reading import wandb_history
+from tests.reading import wandb_file, wandb_history
 
 RESULT = {"metric": {"name": "accuracy", "value": 0.5}, "metrics": {"accuracy": 0.5}, "dense": {"value": 0.6},
           "recovery": None, "digest": "abc123",
           "weights": {"model_nonzero": 30}, "sparsity": {"prunable": 0.9}, "seconds": 1.0}  # fmt: skip
-CONFIG = {"seed": 3, "sparsity": 0.9, "dataset": {"name": "sst2"}}
+
+
+def config_of(**settings: Any) -> RunConfig:
+    made = {"name": "r", "recipe": "gradual", "seed": 3, "sparsity": 0.9, "model": ModelConfig(name="google/bert"),
+            "dataset": DatasetConfig(name="sst2")}  # fmt: skip
+    return RunConfig(**(made | settings))
 
 
 def steps(path: Path) -> list[int]:
@@ -34,10 +40,8 @@ def test_what_was_logged_beyond_the_checkpoint_is_taken_back(tmp_path: Path) -> 
     assert steps(path) == [0, 1, 2, 3, 4]
 
 
-def start(tmp_path: Path, rows: list[dict[str, Any]] | None = None) -> WandbTracker:
-    return WandbTracker(
-        TrackerConfig(), name="r", digest="abc123", config=CONFIG, folder=tmp_path, rows=lambda: rows or []
-    )
+def start(tmp_path: Path, rows: list[dict[str, Any]] | None = None, **settings: Any) -> WandbTracker:
+    return WandbTracker(config_of(**settings), digest="abc123", group="0123", folder=tmp_path, rows=lambda: rows or [])
 
 
 class FakeRun:
@@ -50,6 +54,9 @@ class FakeRun:
         self.summary: dict[str, Any] = {}
         self.fail, self.step = fail, step
         self.exits: list[int] = []
+
+    def define_metric(self, name: str, **settings: Any) -> None:
+        """Read from wandb's own file below."""
 
     def log(self, row: dict[str, Any], step: int) -> None:
         if self.fail:
@@ -84,8 +91,7 @@ def test_wandb_gets_config_rows_and_summary(tmp_path: Path, fake: dict[str, Any]
     tracker.log(0, {"loss": 1.0, "pruning": {"layers": {"a": 0.5}}})
     tracker.finish(RESULT)
     tracker.close()
-    assert fake["settings"]["group"] == "r" and fake["settings"]["config"] == CONFIG
-    assert set(fake["settings"]["tags"]) == {"sparsity-0.9", "sst2"}
+    assert fake["settings"]["config"] == asdict(config_of())
     assert fake["run"].rows == [(0, {"loss": 1.0, "pruning/layers/a": 0.5})]
     assert fake["run"].summary["sparsity/prunable"] == 0.9 and fake["run"].summary["weights/model_nonzero"] == 30
     assert fake["run"].exits == [0]  # closing a finished run does nothing
@@ -106,6 +112,40 @@ def test_a_resumed_run_goes_on_under_its_id_and_every_step_is_sent_once(
     assert fake["settings"]["id"] == first
     tracker.finish(RESULT)
     assert [step for step, _ in fake["run"].rows] == list(range(there, 4))
+
+
+LABELS = ("group", "tags", "job_type", "name")
+
+
+def test_runs_are_found_by_group_kind_and_tags(tmp_path: Path, fake: dict[str, Any]) -> None:
+    """The group is that of `compare`, with the name for people; a run that is continued keeps all of them."""
+    start(tmp_path, tracker=TrackerConfig(tags=["mine", "sst2"]))
+    begun = {key: fake["settings"][key] for key in LABELS}
+    tags = ["mine", "sst2", "gradual", "bert", "sparsity-0.9", "magnitude"]
+    assert begun == {"group": "r-0123", "tags": tags, "job_type": "pruned", "name": "r-seed3"}
+    start(tmp_path, ROWS, tracker=TrackerConfig(tags=["mine", "sst2"]))
+    assert {key: fake["settings"][key] for key in LABELS} == begun
+    start(tmp_path, name="dense", recipe="dense", sparsity=0.0, start="/my/own", tracker=TrackerConfig(group="g"))
+    assert [fake["settings"][key] for key in LABELS] == [
+        "g",
+        ["dense", "sst2", "own", "sparsity-0"],
+        "dense",
+        "dense-seed3",
+    ]
+
+
+def test_a_member_of_a_sweep_has_its_id_as_a_tag(tmp_path: Path, fake: dict[str, Any]) -> None:
+    for name, run in (("20260101", "r/abc123"), ("20260102", "r/abc123"), ("20260103", "r/another")):
+        record = SweepRecord(name, ["run"], began=name, members=[MemberRecord("seed=3", ["seed=3"], run)])
+        SweepFolder(sweeps_dir(tmp_path) / name).write(record)
+    (tmp_path / "r" / "abc123").mkdir(parents=True)
+    start(tmp_path / "r" / "abc123", outputs=str(tmp_path))
+    assert [tag for tag in fake["settings"]["tags"] if tag.startswith("sweep-")] == ["sweep-20260102"]
+
+
+def test_names_that_are_long_are_cut_to_what_wandb_takes(tmp_path: Path, fake: dict[str, Any]) -> None:
+    start(tmp_path, name="n" * 200, model=ModelConfig(name="org/" + "m" * 96))
+    assert fake["settings"]["group"] == "n" * 100 + "-0123" and "m" * 64 in fake["settings"]["tags"]
 
 
 def test_a_run_begun_anew_has_another_id(tmp_path: Path, fake: dict[str, Any]) -> None:
@@ -173,10 +213,9 @@ def test_the_real_wandb_writes_one_offline_run_at_the_end(tmp_path: Path, monkey
     tracker.finish(RESULT)
     tracker.close()
     assert tracker.where() == f"wandb sync {tmp_path}/wandb/offline-run-*"
-    (file,) = tmp_path.glob("wandb/offline-run-*/run-abc123-*.wandb")
-    patience = time.monotonic() + 30  # wandb's own process may still be writing, on a loaded machine
-    while len(history := wandb_history(file)) < 3 and time.monotonic() < patience:
-        time.sleep(0.1)
+    file = wandb_file(tmp_path)
+    history = wandb_history(file)
+    assert file.name.startswith("run-abc123-")
     assert [row["_step"] for row in history] == [0, 1, 2]
     assert history[1]["eval/accuracy"] == 0.5 and history[2]["loss"] == 0.5
 

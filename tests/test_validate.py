@@ -74,6 +74,7 @@ def test_criteria_of_other_packages_are_known(monkeypatch: pytest.MonkeyPatch) -
         (["sparsity=nan"], "sparsity=nan: must be a finite number, in [0, 1) (0.9 leaves a tenth of the weights)"),
         (["distillation.temperature=hot"], "distillation.temperature=hot: must be a number greater than 0, or auto"),
         (["distillation.temperature=0"], "distillation.temperature=0.0: must be a number greater than 0, or auto"),
+        (["tracker.tags=['']"], "tracker.tags=[]: a tag has 1 to 64 characters"),
         (["trainer.betas=[0.9,1.0]"], "trainer.betas=[0.9,1]: must be two numbers in [0, 1), like [0.9,0.999]"),
         (["pruning.components=[]"], "pruning.components=[]: name at least one of encoder, pooler, embeddings, head"),
         (["pruning.components=[all,head]"], "pruning.components: all stands alone, it has every other component in it"),

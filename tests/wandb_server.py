@@ -1,4 +1,4 @@
-"""Plays as much of wandb's server as its public API needs to list runs, on localhost."""
+"""Plays as much of wandb's server as its clients need to list runs and to save and open views, on localhost."""
 
 from __future__ import annotations
 
@@ -15,15 +15,39 @@ PAGE = 2  # however many are asked for, so that there are pages
 
 @dataclass
 class Project:
-    """`runs`: (id, config, summary, state) each; `asked`: the variables of every query for them."""
+    """What there is, and what was asked.
+
+    Attributes:
+        runs: (id, config, summary, state) each.
+        asked: the variables of every query for them.
+        views: the variables with which each view was saved, by its name in addresses.
+        known: whether the key has an account.
+        refusal: what is said to who saves a view; empty: it is saved.
+    """
 
     path: str
     runs: Sequence[tuple[str, dict[str, Any], dict[str, Any], str]]
     asked: list[dict[str, Any]] = field(default_factory=list)
+    views: dict[str, dict[str, Any]] = field(default_factory=dict)
+    known: bool = True
+    refusal: str = ""
+
+    def body(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        if self.refusal and "upsertView" in query:
+            return {"data": {"upsertView": None}, "errors": [{"message": self.refusal}]}
+        return {"data": self.answer(query, variables)}
 
     def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        if "upsertView" in query:
+            self.views[variables["name"]] = variables
+            return {"upsertView": {"view": {"id": "1", "name": variables["name"]}, "inserted": True}}
+        if "allViews" in query:
+            view = self.views[variables["viewName"]]
+            node = {"id": "1", "displayName": view["displayName"], "spec": view["spec"]}
+            return {"project": {"allViews": {"edges": [{"node": node}]}}}
         if "runs(" not in query:
-            return {"viewer": {"id": "1", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
+            viewer = {"id": "1", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}
+            return {"viewer": viewer if self.known else None}
         self.asked.append(variables)
         if f"{variables['entity']}/{variables['project']}" != self.path:
             return {"project": None}
@@ -57,8 +81,8 @@ def serving(project: Project) -> Iterator[str]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"] or 0))
             asked = json.loads(body) if self.path == "/graphql" else {}
-            data = {"data": project.answer(asked["query"], asked.get("variables") or {})} if asked else {}
-            text = json.dumps(data).encode()
+            answer = project.body(asked["query"], asked.get("variables") or {}) if asked else {}
+            text = json.dumps(answer).encode()
             self.send_response(200)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(text)))

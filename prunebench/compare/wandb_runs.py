@@ -73,9 +73,11 @@ def _run(identity: str, config: Mapping[str, Any], summary: Mapping[str, Any]) -
 
 
 def _unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """{"sparsity/model": 0.5} -> {"sparsity": {"model": 0.5}}"""
+    """{"sparsity/model": 0.5} -> {"sparsity": {"model": 0.5}}; a "sparsity" that was logged beside it goes."""
     nested: dict[str, Any] = {}
     for key, value in flat.items():
+        if any(other.startswith(f"{key}/") for other in flat):
+            continue
         *path, last = key.split("/")
         place = nested
         for part in path:
