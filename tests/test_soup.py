@@ -204,6 +204,10 @@ def test_the_script_prunes_in_phases_of_one_share(kitchen: tuple[Path, list[RunF
         "dataset.max_length=32", "trainer.epochs=0.5", "trainer.lr=5e-3", "trainer.batch_size=8",
         "trainer.device=cpu", "sparsity=0.75", f"outputs={tmp_path}/outputs",
     ]  # fmt: skip
+    for word in ("pruning/criterion=wanda", "pruning/schedule=gradual", "pruning/refinement=dsnot"):
+        with pytest.raises(UsageError, match="members need one mask"):
+            sparse_soup.cook([*words, word], phases=2, members=2, greedy=False)
+    assert not (tmp_path / "outputs").exists()  # known before anything is trained
     result, root = sparse_soup.cook(words, phases=2, members=2, greedy=False)
     assert result["sparsity"]["prunable"] == 0.75 and len(result["training"]["used"]) == 2
     runs = sorted((tmp_path / "outputs" / "sparse_soup").glob("*/result.json"))
