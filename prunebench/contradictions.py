@@ -425,7 +425,7 @@ RULES = (
     Rule(schedule_problems, ("sparsity", "pruning.schedule")),
     Rule(_happens, ("sparsity", "start", "pruning.schedule.phases")),
     Rule(_amounts, SCHEDULE),
-    Rule(_axes, ("sparsity", "start", "pruning.components", *(f"pruning.{axis}" for axis in (*AXES, "schedule")))),
+    Rule(_axes, ("sparsity", "pruning.components", "pruning.schedule.phases", *(f"pruning.{axis}" for axis in AXES))),
     Rule(_precision, ("trainer.precision", "pruning.criterion", "pruning.dynamics")),
     Rule(_learning_rates, ("pruning.schedule.lr", "pruning.schedule.final_lr", "trainer.lr", "trainer.final_lr")),
     Rule(_batches, ("trainer.batch_size", "trainer.accumulation")),
