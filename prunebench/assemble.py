@@ -93,6 +93,12 @@ def components_of(config: RunConfig, model: nn.Module) -> list[str]:
 def make_sparsifier(config: RunConfig, model: nn.Module) -> Sparsifier:
     pruning = config.pruning
     targets = find_targets(model, components_of(config, model))
+    keeps = pruning.keep_zeros and not targets[0].weight.is_meta
+    if keeps and not prunes(config) and all(bool(target.weight.all()) for target in targets):
+        raise UsageError(
+            f"pruning.keep_zeros=true, but {source_model(config)} has no zeros in {' + '.join(pruning.components)}: "
+            "give model.name=<folder of a sparse model>, or prune it (sparsity=...)"
+        )
     return build_sparsifier(
         targets,
         criterion=pruning.criterion.name,
@@ -107,7 +113,7 @@ def make_sparsifier(config: RunConfig, model: nn.Module) -> Sparsifier:
         update=pruning.update,
         regrowth=pruning.regrowth,
         seed=config.seed,
-        from_zeros=pruning.keep_zeros and not targets[0].weight.is_meta,
+        from_zeros=keeps,
     )
 
 

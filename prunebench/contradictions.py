@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from prunebench.config import RunConfig
+from prunebench.config import PhaseConfig, RunConfig
 from prunebench.curves import units_of_pruning
 from prunebench.digest import dense_config, distils, prunes
 from prunebench.errors import UsageError, brief, did_you_mean
@@ -17,7 +17,7 @@ from prunebench.facts import folder_config, head_class, labels_of, objective, tr
 from prunebench.identity import TOKENIZER, WEIGHTS, has_any
 from prunebench.plan import make_plan, schedule_problems
 from prunebench.sizes import ALIASES, DEFAULTS, MASKED, component_sizes
-from prunebench.sparsity.axes import AXES, BLOCK_FISHER, LEARNED, UNSCALED, AxisChoice, check_axes
+from prunebench.sparsity.axes import AXES, BLOCK_FISHER, UNSCALED, AxisChoice, check_axes
 from prunebench.tasks.choices import CHOICES, SPAN_SCORING
 from prunebench.tasks.files import file_problems, forget
 from prunebench.tasks.settings import TOKENS, metric_names, problem_of, read_params
@@ -82,10 +82,15 @@ class Lengths:
     window: float
 
 
+def _phases(config: RunConfig) -> list[PhaseConfig]:
+    """Those that happen with this start."""
+    return [phase for phase in config.pruning.schedule.phases if phase.only_from in (None, config.start)]
+
+
 def _lengths(config: RunConfig) -> Lengths:
     schedule = config.pruning.schedule
     units = units_of_pruning(config.sparsity, schedule.units_per_halving)
-    phases = [phase for phase in schedule.phases if phase.only_from in (None, config.start)]
+    phases = _phases(config)
     times = [units if phase.scaled else phase.repeat for phase in phases]
     epochs = [phase.units * config.trainer.epochs if phase.epochs is None else phase.epochs for phase in phases]
     lengths = [n * each for n, each in zip(times, epochs, strict=True)]
@@ -96,7 +101,7 @@ def _lengths(config: RunConfig) -> Lengths:
 def _happens(config: RunConfig) -> Iterator[str]:
     """Phases may be meant for one start only."""
     schedule = config.pruning.schedule
-    phases = [phase for phase in schedule.phases if phase.only_from in (None, config.start)]
+    phases = _phases(config)
     if not phases:
         yield f"pruning.schedule.phases: with start={brief(config.start)} none of them happens"
     elif config.sparsity > 0 and not any(phase.prune for phase in phases) and any(p.prune for p in schedule.phases):
@@ -144,7 +149,9 @@ def _plan(config: RunConfig) -> Iterator[str]:
 
 
 def _axes(config: RunConfig) -> Iterable[str]:
-    pruning = config.pruning
+    pruning, phases = config.pruning, _phases(config)
+    training = [phase for phase in phases if phase.epochs != 0 and phase.units]
+    last = max((index for index, phase in enumerate(phases) if phase.prune), default=len(phases))
     choice = AxisChoice(
         criterion=pruning.criterion.name,
         scope=pruning.scope.name,
@@ -159,6 +166,8 @@ def _axes(config: RunConfig) -> Iterable[str]:
         fisher_block=_fisher_block(config),
         sparsity=config.sparsity,
         components=tuple(pruning.components),
+        trained=tuple(sorted({phase.train for phase in training})),
+        trains_before=any(phase in training for phase in phases[: last + 1]),
     )
     return check_axes(choice)
 
@@ -177,23 +186,6 @@ def _precision(config: RunConfig) -> Iterator[str]:
     for axis, name in (("criterion", pruning.criterion.name), ("dynamics", pruning.dynamics.name)):
         if config.trainer.precision == "fp16" and name in UNSCALED:
             yield f"trainer.precision=fp16 scales gradients, which {axis} {name} works with: set it to bf16 or fp32"
-
-
-def _adapters(config: RunConfig) -> Iterator[str]:
-    """Adapters learn on weights that nothing else moves."""
-    pruning = config.pruning
-    if all(phase.train != "perp" for phase in pruning.schedule.phases):
-        return
-    if pruning.dynamics.name != "none":
-        yield (
-            f"dynamics {pruning.dynamics.name} changes the weights that adapters stand on: set pruning/dynamics=none, "
-            "or train=all in the phases"
-        )
-    if pruning.criterion.name in LEARNED:
-        yield (
-            f"criterion {pruning.criterion.name} learns from gradients of weights, of which adapters leave none: "
-            "set another pruning/criterion, or train=all in the phases"
-        )
 
 
 def _learning_rates(config: RunConfig) -> Iterator[str]:
@@ -483,9 +475,8 @@ RULES = (
     Rule(schedule_problems, ("sparsity", "pruning.schedule")),
     Rule(_happens, ("sparsity", "start", "pruning.schedule.phases")),
     Rule(_amounts, SCHEDULE),
-    Rule(_axes, ("sparsity", "pruning.components", *(f"pruning.{axis}" for axis in AXES))),
+    Rule(_axes, ("sparsity", "pruning.components", "pruning.schedule.phases", *(f"pruning.{axis}" for axis in AXES))),
     Rule(_precision, ("trainer.precision", "pruning.criterion", "pruning.dynamics")),
-    Rule(_adapters, ("pruning.schedule.phases", "pruning.criterion", "pruning.dynamics")),
     Rule(_learning_rates, ("pruning.schedule.lr", "pruning.schedule.final_lr", "trainer.lr", "trainer.final_lr")),
     Rule(_batches, ("trainer.batch_size", "trainer.accumulation")),
     Rule(_teacher, ("sparsity", "start", "pruning.schedule.phases", "pruning.keep_zeros", "distillation")),

@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from prunebench.config import PruningConfig
 from prunebench.digest import prunes
 from prunebench.drawing import Axis, plot
 from prunebench.paths import free_bytes
@@ -50,7 +51,8 @@ def _indented(table: Table) -> Table:
 
 def _title(shown: Preview) -> str:
     config = shown.config
-    what = f"{percent(config.sparsity)} pruned" if prunes(config) else "dense"
+    what = "its zeros kept" if config.pruning.keep_zeros else "dense"
+    what = f"{percent(config.sparsity)} pruned" if prunes(config) else what
     return f"{config.name}: {config.model.name} on {config.dataset.name}, {what}, seed {config.seed}"
 
 
@@ -61,6 +63,7 @@ def _summary(shown: Preview) -> Table:
     lines = [("start", _start(shown)), ("training data", _data(shown)), ("training", _training(shown))]
     if shown.dense_epochs:
         lines.append(("", f"+ the dense model first, unless it is there: {number(shown.dense_epochs)} epochs"))
+    lines += [("method", text) for text in [_method(shown.config.pruning, prunes(shown.config))] if text]
     lines += [("sparsity", line) for line in _sparsity(shown)[:1]] + [("", line) for line in _sparsity(shown)[1:]]
     lines += [("disk", line) for line in _disk(shown)[:1]] + [("", line) for line in _disk(shown)[1:]]
     lines += [("note", note) for note in shown.notes]
@@ -94,10 +97,27 @@ def _training(shown: Preview) -> str:
     return f"{number(plan.epochs)} epochs ({steps}){ratio}{times if prunes(shown.config) else ''}"
 
 
+def _method(pruning: PruningConfig, prunes: bool) -> str:
+    """The choices on all axes that have a say, and what learns where that is not everything."""
+    pattern = f"{pruning.pattern.n}:{pruning.pattern.m}" if pruning.pattern.name == "n_m" else pruning.pattern.name
+    chosen = [pruning.criterion.name, f"scope {pruning.scope.name}", pattern] if prunes else []
+    for axis in ("refinement", "update", "regrowth", "dynamics") if prunes else ():
+        name = getattr(pruning, axis).name
+        chosen += [f"{axis} {name}"] if name != "none" else []
+    learning = {phase.train for phase in pruning.schedule.phases}
+    if "perp" in learning:
+        chosen.append(
+            f"adapters of rank {pruning.adapters.rank} ({pruning.adapters.kind}) learn beside biases and norms"
+        )
+    if learning == {"head"}:
+        chosen.append("the head alone learns")
+    return ", ".join(chosen)
+
+
 def _sparsity(shown: Preview) -> list[str]:
     config, final = shown.config, final_sparsity(shown)
     if not prunes(config):
-        return ["none"]
+        return ["that of the model it starts from" if config.pruning.keep_zeros else "none"]
     of = " + ".join(config.pruning.components) if config.pruning.components != ["all"] else "all matrices"
     first = "unknown" if final["prunable"] is None else percent(final["prunable"])
     if final["model"] is None:

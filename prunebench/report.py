@@ -50,6 +50,7 @@ def rows(result: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
             ("sparsity", f"{100 * sparsity['prunable']:.2f} % of {' + '.join(sparsity['components'])}"),
             ("", f"{100 * sparsity['model']:.2f} % of the whole model"),
         ]
+    lines += members(result)
     sizes = result["bytes"]
     lines += [
         ("other scores", "  ".join(f"{name} {score(value)}" for name, value in others(result)) or "none"),
@@ -61,6 +62,16 @@ def rows(result: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
     if result["wandb"]:
         lines.append(("wandb", result["wandb"]))
     return [(label, value) for label, value in lines if (label, value) != ("other scores", "none")]
+
+
+def members(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The scores of a soup's members, to compare it with."""
+    training = result["training"]
+    found = [
+        f"{score(value)}  {name}{'' if name in training['used'] else '  (left out)'}"
+        for name, value in training.get("members", {}).items()
+    ]
+    return [("" if index else "members", line) for index, line in enumerate(found)]
 
 
 def others(result: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -26,6 +26,7 @@ from prunebench.compose import read_run_config
 from prunebench.config import RunConfig
 from prunebench.context import Context
 from prunebench.devices import describe_device
+from prunebench.digest import prunes
 from prunebench.errors import UsageError
 from prunebench.export import check_masked, export_model, load_masks, model_card, save_masks
 from prunebench.listing import read_result
@@ -70,7 +71,7 @@ def make_soup(
         greedy: the runs are taken in order of their scores, and one stays in only if the average does not get worse.
             The scores are those of the validation split, on which the soup is then reported as well.
         out: where; default: soup/<digest> beside the runs.
-        dense: what to compare with, as result.json has it; default: the first run's.
+        dense: what to compare with, as result.json has it; default: the first run's, unless that was its own dense run.
 
     Returns:
         What result.json holds, and the soup's folder, which is like a run's.
@@ -95,7 +96,9 @@ def make_soup(
     used = _chosen(context, model, ingredients) if greedy else ingredients
     load_model_tensors(model, average(model_tensors(_load(context, each)) for each in used))
     result = _finish(context, model, ingredients, used, digest)
-    dense = dense or first.result["dense"]
+    if dense is None:
+        own = {"value": result.metric["value"], "metrics": result.metrics, "folder": str(folder.root)}
+        dense = first.result["dense"] if prunes(first.config) else own
     kept = recovery(result.metric["value"], dense["value"], context.task.higher_is_better)
     result = replace(result, dense=dict(dense), recovery=kept, seconds=round(time.monotonic() - began, 2))
     write_text(folder.model / "README.md", model_card(first.config.model.name, first.config.dataset.name, result))

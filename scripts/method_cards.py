@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from prunebench.config import AdaptersConfig
 from prunebench.listing import list_methods
 from prunebench.options import Option, find_options
 from prunebench.paths import conf_dir
@@ -108,6 +109,11 @@ def _settings(method: Mapping[str, str]) -> Iterator[str]:
         if axis in NEEDED or name != "none":
             group = axis if axis == "distillation" else f"pruning/{axis}"
             yield _choice(group, options[group][name])
+    phases = yaml.safe_load(options["pruning/schedule"][chosen(recipe)["schedule"]].path.read_text())["phases"]
+    if any(phase.get("train") == "perp" for phase in phases):
+        adapters = vars(AdaptersConfig())
+        rows = (f"| `pruning.adapters.{key}` | `{written(value)}` |\n" for key, value in adapters.items())
+        yield "**Adapters**\n\n| setting | default |\n|---|---|\n" + "".join(rows) + "\n"
     own = {key: value for key, value in flat(recipe) if key not in LEFT_OUT}
     yield "The recipe sets " + ", ".join(f"`{key}={written(value)}`" for key, value in own.items()) + ".\n"
     if re.search("example|gradient", method["needs"]):

@@ -19,12 +19,19 @@ from prunebench.validate import COMPONENTS
 Assignment = Mapping[str, Any]  # axis -> choice
 CHOICES: dict[str, tuple[Any, ...]] = {
     **{axis: component_names(f"pruning/{axis}") for axis in AXES},
+    "schedule": ("gradual", "one_shot", "one_shot_only", "perp"),
     "components": (*COMPONENTS, "all"),
     "floor": (0.0, 0.05),
     "sparsity": (0.5, 0.9),
 }
-DEFAULTS: dict[str, Any] = {"components": "encoder", "floor": 0.0, "sparsity": 0.5} | {
+DEFAULTS: dict[str, Any] = {"schedule": "gradual", "components": "encoder", "floor": 0.0, "sparsity": 0.5} | {
     axis: getattr(AxisChoice(), axis) for axis in AXES
+}
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "gradual": {},
+    "one_shot": {"trains_before": False},
+    "one_shot_only": {"trained": (), "trains_before": False},
+    "perp": {"trained": ("perp",), "trains_before": False},
 }
 GROUPS: dict[str, dict[str, int]] = {"n_m": {"n": 2, "m": 4}, "block": {"m": 4}}
 INTRODUCTION = """# What is refused together
@@ -35,7 +42,8 @@ schedule. `prunebench plan` and `prunebench run` refuse what stands here before 
 their line.
 
 A line of a table is refused where all of its columns are met. Names are those of `pruning.criterion.name` and so on;
-`n_m` stands for 2:4 here, `block` for blocks of four inputs, and in a reason *scope* (say) for the scope at hand.
+`n_m` stands for 2:4 here, `block` for blocks of four inputs, and in a reason *scope* (say) for the scope at hand. Of
+schedules, `one_shot` stands for those that prune before they train (`before_training`, `from_scratch`) as well.
 Criteria of other packages count as such that score and look at nothing.
 """
 
@@ -53,8 +61,9 @@ class Refusal:
 
 def choice_of(assignment: Assignment) -> AxisChoice:
     criterion, more = assignment["criterion"], GROUPS.get(assignment["pattern"], {})
-    block = BLOCK_FISHER.get(criterion, 1)
-    return AxisChoice(**{**assignment, "components": (assignment["components"],), "fisher_block": block, **more})
+    told = {axis: choice for axis, choice in assignment.items() if axis != "schedule"}
+    told |= {"components": (assignment["components"],), "fisher_block": BLOCK_FISHER.get(criterion, 1)}
+    return AxisChoice(**{**told, **SCHEDULES[assignment["schedule"]], **more})
 
 
 def reasons(assignment: Assignment) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.compose import load_config
-from prunebench.config import RunConfig
+from prunebench.config import PruningConfig, RunConfig
 from prunebench.digest import DENSE, dense_config
 from prunebench.errors import RunError, UsageError
 from prunebench.paths import RunFolder
@@ -40,10 +40,26 @@ def member(overrides: list[str], start: Path, sparsity: float, seed: int) -> Run
     return config
 
 
+def shares_masks(pruning: PruningConfig) -> bool:
+    """Whether members that start from one model are pruned alike, whatever their seeds."""
+    last = max((index for index, phase in enumerate(pruning.schedule.phases) if phase.prune), default=0)
+    once = all(phase.epochs == 0 for phase in pruning.schedule.phases[: last + 1])
+    seeded = (
+        pruning.refinement.name != "none" or pruning.regrowth.name != "none" or pruning.scope.name == "random_search"
+    )
+    return once and pruning.criterion.name == "magnitude" and not seeded
+
+
 def cook(overrides: list[str], phases: int, members: int, greedy: bool) -> tuple[dict[str, Any], Path]:
     """The last phase's soup: its result, with epochs and seconds of all members and soups, and its folder."""
     base = load_config(overrides)
     check(base)
+    if not shares_masks(base.pruning):
+        raise UsageError(
+            "members need one mask, and here it would depend on their seeds: let them prune once, before they train, "
+            "and by magnitude alone (pruning/criterion=magnitude pruning/schedule=one_shot); prunebench soup averages "
+            "runs of other methods that start from one sparse model"
+        )
     dense = run(dense_config(base))
     start = RunFolder(Path(base.outputs) / DENSE / dense["digest"]).model
     epochs = seconds = 0.0

@@ -237,7 +237,8 @@ def words_of(assignment: dict[str, Any]) -> list[str]:
     names = [f"pruning.{axis}.name={assignment[axis]}" for axis in refusal_table.AXES]
     group = [f"pruning.pattern.{key}={value}" for key, value in refusal_table.GROUPS[assignment["pattern"]].items()]
     components, floor = f"pruning.components=[{assignment['components']}]", f"pruning.scope.floor={assignment['floor']}"
-    return [*names, *group, components, floor, f"sparsity={assignment['sparsity']}"]
+    schedule = f"pruning/schedule={assignment['schedule']}"
+    return [*names, *group, components, floor, schedule, f"sparsity={assignment['sparsity']}"]
 
 
 def configured(config: RunConfig, assignment: dict[str, Any]) -> RunConfig:
@@ -248,7 +249,13 @@ def configured(config: RunConfig, assignment: dict[str, Any]) -> RunConfig:
         setattr(config.pruning.pattern, key, value)
     config.pruning.components, config.pruning.scope.floor = [assignment["components"]], assignment["floor"]
     config.sparsity = assignment["sparsity"]
+    config.pruning.schedule = schedule_of(assignment["schedule"])
     return config
+
+
+def schedule_of(name: str) -> Any:
+    given = OmegaConf.load(OPTIONS["pruning/schedule"][name].path)
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScheduleConfig), given))
 
 
 @pytest.fixture(scope="module")
@@ -270,23 +277,27 @@ def test_plan_refuses_with_that_line(refusal: Any, capsys: pytest.CaptureFixture
     assert f"prunebench: error: {refusal.reason}" in capsys.readouterr().err.splitlines()
 
 
+PRUNE_FIRST = {"before_training", "from_scratch"}  # all of it before they train, as one_shot
 NEVER_PRUNE = {"dense", "sparse_transfer", "sparse_transfer_linear"}
 
 
 @pytest.mark.parametrize("name", sorted(set(OPTIONS["pruning/schedule"]) - NEVER_PRUNE))
 def test_every_schedule_goes_with_every_criterion_scope_and_pattern(name: str, plain: RunConfig) -> None:
-    given = OmegaConf.load(OPTIONS["pruning/schedule"][name].path)
-    schedule = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScheduleConfig), given))
-    choices = refusal_table.CHOICES
+    schedule, choices = schedule_of(name), refusal_table.CHOICES
     for index, criterion in enumerate(choices["criterion"]):
-        if criterion in axes.LEARNED and any(phase.train == "perp" for phase in schedule.phases):
-            continue  # refused, see tests/test_retraining.py
         for pattern in choices["pattern"]:
             scope = "uniform" if pattern == "n_m" else choices["scope"][index % len(choices["scope"])]
             picked = refusal_table.DEFAULTS | {"criterion": criterion, "pattern": pattern, "scope": scope}
+            other = "one_shot" if name in PRUNE_FIRST else "gradual"
+            picked |= {"schedule": name if name in choices["schedule"] else other}
             config = configured(plain, picked)
             config.pruning.schedule = schedule
             assert problems(config) == refusal_table.reasons(picked)
+    picked = refusal_table.DEFAULTS | {"schedule": picked["schedule"]}
+    for dynamics in choices["dynamics"]:
+        config = configured(plain, picked | {"dynamics": dynamics})
+        config.pruning.schedule = schedule
+        assert problems(config) == refusal_table.reasons(picked | {"dynamics": dynamics})
 
 
 # --- what the rules know of methods is what the classes are --------------------------------------------------------

@@ -256,6 +256,23 @@ def test_the_plan_says_what_is_a_reconstruction() -> None:
     assert "reconstruction" not in shown("recipe=one_shot")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ("recipe=obert", "method obert, scope global, unstructured, update obs"),
+        ("recipe=sparsegpt_2_4", "method sparsegpt, scope uniform, 2:4 "),
+        ("recipe=rigl", "scope erk, unstructured, regrowth rigl"),
+        ("recipe=perp", "unstructured, adapters of rank 16 (mask) learn beside biases and norms"),
+        ("recipe=sparse_transfer_linear", "on sst2, its zeros kept, seed 1"),
+        ("recipe=sparse_transfer_linear", "method the head alone learns"),
+        ("recipe=sparse_transfer_linear", "sparsity that of the model it starts from"),
+    ],
+)
+def test_the_plan_says_which_method(recipe: str, words: str) -> None:
+    assert words in " ".join(shown(recipe, width=120).split())
+    assert "  method " not in shown("recipe=dense")
+
+
 @pytest.mark.parametrize(("value", "text"), [(0.9, "90 %"), (0.7006, "70.06 %"), (0.0, "0 %"), (0.97, "97 %")])
 def test_percent(value: float, text: str) -> None:
     assert percent(value) == text

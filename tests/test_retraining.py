@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from prunebench.sparsity.sparsifier import build_sparsifier
 from prunebench.targets import Target
 from prunebench.validate import problems
 from tests.test_methods_runs import config_of, folder_of, sums
+from tests.test_parallel import ROOT, environment, equal_masks_and_near_weights, folder, torchrun
 from tests.tiny import tiny_config
 
 KINDS = ["mask", "scale", "prune"]
@@ -198,6 +201,30 @@ def test_a_killed_run_ends_in_the_same_files(kind: str, tmp_path: Path, monkeypa
             run(perp(tmp_path / "two", kind))
     again = run(perp(tmp_path / "two", kind))
     assert sums(folder_of(again, tmp_path / "two")) == sums(folder_of(undisturbed, tmp_path / "one"))
+
+
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+from prunebench.run import run
+from tests.test_retraining import perp
+torch.set_num_threads(1)
+place, name, parts = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+settings = {"dropout": 0.0, "eps": 1e-3, "batch_size": 18, "accumulation": parts, "max_grad_norm": 0.1}
+run(perp(place, "prune", name=name, **{"trainer__" + key: value for key, value in settings.items()}))
+"""
+
+
+def test_two_processes_and_parts_of_a_batch_learn_the_same(tmp_path: Path) -> None:
+    """LoRA-Prune, whose passes see another weight than what is saved; gradients are clipped at every step."""
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    for launcher, name, parts in (([sys.executable], "alone", 1), (torchrun(), "together", 3)):
+        command = [*launcher, str(script), str(tmp_path), name, str(parts)]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+    equal_masks_and_near_weights(folder(tmp_path, "alone"), folder(tmp_path, "together"))
 
 
 def test_no_pruned_weight_comes_back_between_prunings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

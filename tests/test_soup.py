@@ -96,6 +96,25 @@ def test_a_finished_soup_is_not_cooked_again(
     assert make_soup(members[::-1]) == (first, root)
 
 
+def test_what_a_soup_is_compared_with(kitchen: tuple[Path, list[RunFolder]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that have no dense run beside them are their own: their soup is not one of them."""
+    place, (*members, _) = kitchen
+    original = soup.evaluate_model
+    monkeypatch.setattr(soup, "evaluate_model", lambda *args: ({"accuracy": 0.125}, original(*args)[1]))
+    result, root = make_soup(members, out=place / "compared")
+    assert result["dense"] == {"value": 0.125, "metrics": {"accuracy": 0.125}, "folder": str(root)}
+    assert result["recovery"] == 1.0
+    monkeypatch.undo()
+    phases = [PhaseConfig(name="prune", epochs=0, prune=True), PhaseConfig()]
+    one, other = (
+        folder_of(run(tiny_config(place, pruning__schedule=ScheduleConfig(phases=phases, lr=lr))), place)
+        for lr in (1e-3, 2e-3)
+    )
+    result, _ = make_soup([one, other])
+    dense = json.loads((Path(result["dense"]["folder"]) / "result.json").read_text())
+    assert dense["recipe"] == "dense" and result["recovery"] == result["metric"]["value"] / dense["metric"]["value"]
+
+
 @pytest.mark.parametrize(
     ("scores", "kept"),
     [
@@ -166,7 +185,11 @@ def test_the_verb(kitchen: tuple[Path, list[RunFolder]], capsys: pytest.CaptureF
     place, (one, other, *_) = kitchen
     words = ["soup", str(one.root), other.root.name[:8], "--outputs", str(place / "outputs")]
     assert main(words) == 0
-    assert "75.00 % of encoder" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "75.00 % of encoder" in shown
+    for run_folder in (one, other):
+        value = json.loads(run_folder.result.read_text())["metric"]["value"]
+        assert f"{value:.4f}  member/{run_folder.root.name}" in shown
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["training"]["used"] == [f"member/{x.root.name}" for x in (one, other)]
     assert main(["soup", str(one.root)]) == 2
@@ -181,6 +204,10 @@ def test_the_script_prunes_in_phases_of_one_share(kitchen: tuple[Path, list[RunF
         "dataset.max_length=32", "trainer.epochs=0.5", "trainer.lr=5e-3", "trainer.batch_size=8",
         "trainer.device=cpu", "sparsity=0.75", f"outputs={tmp_path}/outputs",
     ]  # fmt: skip
+    for word in ("pruning/criterion=wanda", "pruning/schedule=gradual", "pruning/refinement=dsnot"):
+        with pytest.raises(UsageError, match="members need one mask"):
+            sparse_soup.cook([*words, word], phases=2, members=2, greedy=False)
+    assert not (tmp_path / "outputs").exists()  # known before anything is trained
     result, root = sparse_soup.cook(words, phases=2, members=2, greedy=False)
     assert result["sparsity"]["prunable"] == 0.75 and len(result["training"]["used"]) == 2
     runs = sorted((tmp_path / "outputs" / "sparse_soup").glob("*/result.json"))

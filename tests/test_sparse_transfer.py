@@ -74,6 +74,14 @@ def test_it_can_be_pruned_further_and_distilled(sparse: Path, tmp_path: Path) ->
         run(config)
 
 
+def test_a_model_without_zeros_is_no_sparse_model(sparse: Path, tmp_path: Path) -> None:
+    config = transfer(tmp_path, sparse)
+    config.model.name = str(sparse.parents[3] / "pretrained")
+    with pytest.raises(UsageError, match=r"has no zeros in encoder: give model.name=<folder of a sparse model>"):
+        run(config)
+    assert not list((tmp_path / "outputs").rglob("metrics.jsonl"))
+
+
 def test_it_is_a_run_of_its_own() -> None:
     def digest(**pruning: Any) -> str:
         config = RunConfig(pruning=PruningConfig(**pruning))

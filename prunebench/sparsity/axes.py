@@ -47,11 +47,19 @@ class AxisChoice:
     fisher_block: int = 1  # weights in a diagonal block of the Fisher matrix; 1: nothing ties them together
     sparsity: float = 0.0
     components: tuple[str, ...] = ("encoder",)
+    trained: tuple[str, ...] = ("all",)  # what learns in the phases that have steps, see PhaseConfig.train
+    trains_before: bool = True  # whether any of them comes before the last pruning
 
 
 def check_axes(choice: AxisChoice) -> list[str]:
     """What cannot work, one plain line each; empty when all is well."""
-    return [*_floor_problems(choice), *_pattern_problems(choice), *_method_problems(choice), *_input_problems(choice)]
+    return [
+        *_floor_problems(choice),
+        *_pattern_problems(choice),
+        *_method_problems(choice),
+        *_input_problems(choice),
+        *_training_problems(choice),
+    ]
 
 
 def _floor_problems(choice: AxisChoice) -> Iterator[str]:
@@ -156,4 +164,29 @@ def _input_problems(choice: AxisChoice) -> Iterator[str]:
         yield (
             f"{what} looks at the inputs of matrices, and those of embeddings are token numbers: "
             "take embeddings out of pruning.components"
+        )
+
+
+def _training_problems(choice: AxisChoice) -> Iterator[str]:
+    """Learned scores want training, and adapters learn on weights that nothing else moves."""
+    criterion, dynamics = choice.criterion, choice.dynamics
+    if criterion in LEARNED and not choice.trained:
+        yield (
+            f"criterion {criterion} learns while the model trains, and the schedule has no training: "
+            "set another pruning/schedule or pruning/criterion"
+        )
+    if dynamics != "none" and "perp" in choice.trained:
+        yield (
+            f"dynamics {dynamics} changes the weights that adapters stand on: set pruning/dynamics=none, "
+            "or train=all in the phases"
+        )
+    elif dynamics != "none" and not choice.trains_before:
+        yield (
+            f"dynamics {dynamics} acts until the last pruning, before which the schedule has no training: "
+            "set pruning/schedule=prune_at_end, or pruning/dynamics=none"
+        )
+    if criterion in LEARNED and "perp" in choice.trained:
+        yield (
+            f"criterion {criterion} learns from gradients of weights, of which adapters leave none: "
+            "set another pruning/criterion, or train=all in the phases"
         )

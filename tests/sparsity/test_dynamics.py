@@ -576,6 +576,18 @@ def test_movement_refuses_what_would_undo_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["movement", "soft_movement"])
+def test_a_pruning_before_anything_is_learned_goes_by_magnitude(name: str) -> None:
+    loop, plain = Loop(None, prunings={0: TARGET}, criterion=name), build_sparsifier(Net().targets())
+    loop.prune(0)
+    plain.update(TARGET)
+    assert all(torch.equal(mask, plain.masks[key]) for key, mask in loop.sparsifier.masks.items())
+    before = {key: mask.clone() for key, mask in loop.sparsifier.masks.items()}
+    for step in range(STEPS):  # a global mask moves at the end
+        loop.step(step)
+    assert any(not torch.equal(mask, before[key]) for key, mask in loop.sparsifier.masks.items())
+
+
+@pytest.mark.parametrize("name", ["movement", "soft_movement"])
 def test_learned_criteria_begin_on_outlines(name: str) -> None:
     """Models without weights, on the meta device, on which settings are checked."""
     with torch.device("meta"):

@@ -28,7 +28,8 @@ class Movement(Criterion[None], Dynamics):
 
     S begins at zero and is trained by AdamW of its own (no decay), its learning rate `score_lr` times the share of the
     weights' rate; M keeps exactly as many weights as the plan says, also while training, and is found anew every
-    `every` steps. None: every step, or every 25 where the scope compares all matrices.
+    `every` steps. None: every step, or every 25 where the scope compares all matrices. A pruning before the first
+    update, when S says nothing, goes by magnitude.
 
     Parameters hold W' between updates, and W where the optimizer steps. So a pruned weight keeps its value and moves by
     what momentum it has left, and by weight decay, though its gradient is zero; it comes back with both, as in the
@@ -53,11 +54,10 @@ class Movement(Criterion[None], Dynamics):
         self.weights: dict[str, Tensor] = {}  # W
 
     def score(self, target: Target, stat: None) -> Tensor:
-        """S; zero before training."""
-        score = self.scores.get(target.name)
-        if score is None:
-            return torch.zeros_like(target.matrix)
-        return target.oriented(score)
+        """S; before the first update, when all of S is equal, the weight's magnitude."""
+        if not self.scores or not self._optimizer.state:
+            return target.matrix.abs()
+        return target.oriented(self.scores[target.name])
 
     def begin(self, model: nn.Module, sparsifier: Sparsifier) -> None:
         """Raises UsageError beside other methods that change mask or weights at prunings."""
