@@ -93,7 +93,7 @@ def test_submitit_knows_its_parameters(tmp_path: Path) -> None:
 def test_what_slurm_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The header of the batch file, by submitit's own hand, with a stand-in for Slurm's commands."""
     pytest.importorskip("submitit")
-    monkeypatch.setattr("submitit.slurm.slurm.SlurmExecutor.affinity", lambda: 1)
+    monkeypatch.setattr("submitit.slurm.slurm.SlurmExecutor.affinity", lambda *_: 1)
     words = ["recipe=quickstart", "launcher=slurm", "launcher.params.slurm_partition=gpu", "launcher.params.mem_gb=64"]
     executor = submitit_executor(load_config(words).launcher, tmp_path)
     text = executor._executor._make_submission_file_text("true", "name")
