@@ -329,3 +329,9 @@ def test_the_dev_set_end_to_end(shared: Path, bert_tokenizer: Any, tmp_path: Pat
     scores = task.score("validation", predictions)
     assert len(predictions) == 10570
     assert scores["exact_match"] > 99.7 and scores["f1"] > 99.7
+
+
+def test_a_window_has_two_logits_a_token(tmp_path: Path, tokenizer: Any) -> None:
+    task = make(tmp_path)
+    data = task.encode("train", tokenizer, tmp_path)
+    assert task.logits_each(data).tolist() == [2 * length for length in data.lengths]
