@@ -104,15 +104,15 @@ def result_of(config: RunConfig, digest: str, score: float, values: dict[str, An
 
 @contextmanager
 def served(outputs: Path) -> Iterator[tuple[str, float]]:
-    """The address of a server of `outputs`, and the seconds it took to read them."""
+    """The address of a server of `outputs`, and the processor's seconds it took to read them."""
     import uvicorn
 
     from prunebench.dashboard.serve import listen, make_app
     from prunebench.dashboard.store import Store
 
-    began, store, listener = time.perf_counter(), Store(outputs), listen("127.0.0.1", 0)
+    began, store, listener = time.process_time(), Store(outputs), listen("127.0.0.1", 0)
     store.runs()
-    read = time.perf_counter() - began
+    read = time.process_time() - began
     server = uvicorn.Server(uvicorn.Config(make_app(store, "127.0.0.1", None), log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
@@ -176,7 +176,7 @@ def main() -> None:
         if not outputs.is_dir():
             make_runs(outputs, args.runs, args.points, args.examples)
         with served(outputs) as (address, read):
-            for what, seconds in {"read the folder": read, **measure(address, executable)}.items():
+            for what, seconds in {"read the folder (processor)": read, **measure(address, executable)}.items():
                 print(f"{seconds:6.2f} s  {what}")
 
 

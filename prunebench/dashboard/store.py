@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
 import time
@@ -210,10 +209,13 @@ def _progress(known: Known) -> float | None:
 def _most_common(settings: list[Mapping[str, Any]]) -> dict[str, Any]:
     """Each setting's most frequent value, so that what a run differs in is short."""
     counts: dict[str, Counter[str]] = {}
+    values: dict[str, Any] = {}
     for one in settings:
         for key, value in one.items():
-            counts.setdefault(key, Counter())[json.dumps(value, default=str)] += 1
-    return {key: json.loads(count.most_common(1)[0][0]) for key, count in counts.items()}
+            name = repr(value)  # some values are lists
+            values[name] = value
+            counts.setdefault(key, Counter())[name] += 1
+    return {key: values[count.most_common(1)[0][0]] for key, count in counts.items()}
 
 
 def _curves(store: Store, run: Known) -> Document:
