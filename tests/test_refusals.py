@@ -147,7 +147,7 @@ def misspelt(name: str, rng: random.Random) -> str:
         name[:at] + name[at + 1 :],
         name[:at] + name[at] + name[at:],
         name[: at - 1] + name[at] + name[at - 1] + name[at + 1 :],
-        name[:at] + rng.choice("qxzj") + name[at + 1 :],
+        name[:at] + rng.choice([letter for letter in "qxzj" if letter != name[at]]) + name[at + 1 :],
     ]
     return rng.choice(ways)
 
