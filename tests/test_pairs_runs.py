@@ -70,9 +70,9 @@ def test_a_killed_run_ends_in_the_same_files(tmp_path: Path, monkeypatch: pytest
 
 
 def test_accumulation_weighs_parts_by_their_tokens(tmp_path: Path) -> None:
-    """Targets of different lengths, so that a mean of the parts' means would be something else."""
+    """Targets of different lengths in a batch: a mean of the means of its parts would be something else."""
     settings = {"trainer__dropout": 0.0, "trainer__eps": 1e-3, "trainer__max_steps": 9, "sparsity": 0.5}
-    rows = ["one\t( ( 1 + 0 ) * 1 )" if i % 3 else "two plus two\t4" for i in range(120)]
+    rows = ["one plus zero\t( ( 1 + 0 ) * 1 )" if i % 3 else "two plus two\t4" for i in range(120)]
     results = []
     for name, parts in (("whole", 1), ("parts", 4)):
         config = pairs_config(tmp_path, "bart", name=name, trainer__accumulation=parts, **settings)
