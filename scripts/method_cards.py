@@ -33,15 +33,18 @@ NEEDED = {"criterion", "scope", "pattern", "schedule"}  # told of every method; 
 FAMILIES = {
     "Baselines and controls": "one_shot_only one_shot random_erk random_snip_ratios from_scratch",
     "Budgets of the matrices, magnitude within them": "lamp global_mp pq_index random_search",
-    "Data, but no training": "wanda gblm dsnot sparsegpt sparsegpt_2_4 least_squares obert_one_shot",
-    "Curvature of the loss": "obert woodfisher mfac",
-    "Gradients": "snip taylor",
+    "Data, but no training": (
+        "wanda wanda_variant gblm dsnot sparsegpt sparsegpt_2_4 least_squares obert_one_shot diagonal_fisher"
+    ),
+    "Curvature of the loss": "obert woodfisher mfac mfac_full",
+    "Gradients": "snip taylor gradient_magnitude",
     "Little by little during training": "gradual window_25_75 smc_bench_gmp uniform_gmp_30",
     "The same with rewinds and distillation": "bert_smc_90 gmp_star_10 gmp_star_30 obert_10 obert_30",
     "Rounds of training and pruning": "lottery_ticket lottery_ticket_early lr_rewinding",
     "Pruned weights come back": "acdc rigl granet movement soft_movement",
-    "Training that prepares for pruning": "cram soft_shrinkage sr_ste gradient_flow",
-    "A teacher for the layers; a sparse model to start from": "squarehead sparse_transfer sparse_transfer_linear",
+    "Training that prepares for pruning": "cram cram_multi cram_2_4 soft_shrinkage sr_ste gradient_flow",
+    "A teacher for the layers": "squarehead hidden_states",
+    "A sparse model to start from": "sparse_transfer sparse_transfer_linear",
     "Retraining after pruning": "perp sparse_soup",
 }
 OTHERS = "Others"
