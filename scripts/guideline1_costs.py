@@ -8,7 +8,7 @@ MiniLM on SST-2 (4,000 training sentences, all of dev). Each component alone los
 magnitude, after dense training: the score then, and after one unit more of training with the mask fixed.
 
 Saved: weights; bytes as a bitmask and the values left, of fp32; operations of a forward pass (two a weight and token in
-the encoder, two a weight and text in pooler and head; looking up an embedding multiplies nothing); and the measured time
+the encoder, two a weight and text in pooler and head; looking up an embedding multiplies nothing); and measured time
 of a forward pass of 32 texts of 24 tokens on one thread, with the component's matrices multiplied in compressed rows
 (torch's CSR) instead of densely. A lookup reads the rows that it needs, pruned or not, so embeddings save no time.
 Runs and times are lines of docs/guideline1_costs.json.

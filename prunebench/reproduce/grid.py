@@ -16,9 +16,12 @@ from prunebench.reproduce.published import DATA, PLACEHOLDER, Cell, Published
 from prunebench.reproduce.small import Small
 
 FIXED = {  # what the table itself decides, and how to choose among it
-    "seed": "--seeds says how many seeds there are", "sparsity": "the table has its levels: --only picks some",
-    "search": "the grid is the table's", "recipe": "the table has its ways: --only picks some", "dataset": "the table has its data: --only picks some",
-}  # fmt: skip
+    "seed": "--seeds says how many seeds there are",
+    "sparsity": "the table has its levels: --only picks some",
+    "recipe": "the table has its ways: --only picks some",
+    "dataset": "the table has its data: --only picks some",
+    "search": "the grid is the table's",
+}
 TECHNICAL = ("outputs", "name", "tracker", "trainer.precision", "model.name", "model.tokenizer", "dataset.train_file",
              "dataset.validation_file", "distillation.cache_gb", "trainer.accumulation", "trainer.eval_batch_size",
              "trainer.log_every", "trainer.checkpoint_minutes", "trainer.checkpoint_steps", "trainer.device",
