@@ -15,9 +15,11 @@ from prunebench.digest import dense_config, distils, prunes
 from prunebench.errors import UsageError, brief, did_you_mean
 from prunebench.facts import folder_config, head_class, labels_of, objective, training_data
 from prunebench.identity import TOKENIZER, WEIGHTS, has_any
+from prunebench.options import component_params
 from prunebench.plan import make_plan, schedule_problems
 from prunebench.sizes import ALIASES, DEFAULTS, MASKED, component_sizes
 from prunebench.sparsity.axes import AXES, BLOCK_FISHER, UNSCALED, AxisChoice, check_axes
+from prunebench.sparsity.registry import setting_problems
 from prunebench.tasks.choices import CHOICES, SPAN_SCORING
 from prunebench.tasks.files import file_problems, forget
 from prunebench.tasks.settings import TOKENS, metric_names, problem_of, read_params
@@ -26,6 +28,7 @@ from prunebench.tasks.tables import listed
 
 MOST_PHASES, MOST_EPOCHS, MOST_MOMENTS = 1000, 10_000, 100_000  # a plan holds every phase, pruning and evaluation
 MOST_WEIGHTS = 10**11
+OFFERED = ("seed", "floor", "pattern")  # settings of a class that the run gives it, so no YAML has them
 MOST_GROWTH = 6  # powers of ten between the first learning rate and the last
 LESS = {
     "phases": "lower repeat or pruning.schedule.units_per_halving",
@@ -146,6 +149,16 @@ def _plan(config: RunConfig) -> Iterator[str]:
 
 
 # --- single settings against each other ---------------------------------------------------------------------------
+
+
+def _axis_settings(config: RunConfig) -> Iterator[str]:
+    """Names and types of the settings of methods of ours; their classes, which need torch, know the ranges."""
+    for axis in AXES:
+        chosen = getattr(config.pruning, axis)
+        known = component_params(f"pruning/{axis}").get(chosen.name)
+        if known is not None and hasattr(chosen, "params"):
+            given = {key: value for key, value in chosen.params.items() if key not in OFFERED}
+            yield from setting_problems(f"{axis} {chosen.name}", given, known, optional=known)
 
 
 def _axes(config: RunConfig) -> Iterable[str]:
@@ -475,6 +488,7 @@ RULES = (
     Rule(schedule_problems, ("sparsity", "pruning.schedule")),
     Rule(_happens, ("sparsity", "start", "pruning.schedule.phases")),
     Rule(_amounts, SCHEDULE),
+    Rule(_axis_settings, tuple(f"pruning.{axis}" for axis in AXES)),
     Rule(_axes, ("sparsity", "pruning.components", "pruning.schedule.phases", *(f"pruning.{axis}" for axis in AXES))),
     Rule(_precision, ("trainer.precision", "pruning.criterion", "pruning.dynamics")),
     Rule(_learning_rates, ("pruning.schedule.lr", "pruning.schedule.final_lr", "trainer.lr", "trainer.final_lr")),

@@ -6,7 +6,9 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from prunebench.errors import UsageError, brief
 from prunebench.paths import conf_dir
@@ -62,6 +64,18 @@ def component_names(group: str) -> tuple[str, ...]:
         re.search(r"^name: (\S+)", option.path.read_text("utf-8"), re.M) for option in _read(conf_dir())[group].values()
     )
     return tuple(dict.fromkeys(match[1] for match in found if match))
+
+
+@cache
+def component_params(group: str) -> dict[str, dict[str, Any]]:
+    """The settings (`params:`) of those classes, each with one of its defaults."""
+    import yaml  # type: ignore[import-untyped]
+
+    known: dict[str, dict[str, Any]] = {}
+    for option in _read(conf_dir())[group].values():
+        values = yaml.safe_load(option.path.read_text("utf-8"))
+        known.setdefault(values["name"], {}).update(values.get("params") or {})
+    return known
 
 
 Options = dict[str, dict[str, Option]]  # group -> name -> option

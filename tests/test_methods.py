@@ -21,9 +21,10 @@ from torch import nn
 from prunebench.cli import main
 from prunebench.compose import load_config
 from prunebench.config import AxisConfig, RunConfig, ScheduleConfig
+from prunebench.contradictions import OFFERED
 from prunebench.errors import UsageError
 from prunebench.listing import header_fields, list_methods
-from prunebench.options import Option, find_options
+from prunebench.options import Option, component_params, find_options
 from prunebench.preview import preview
 from prunebench.run import run
 from prunebench.sparsity import axes
@@ -31,7 +32,7 @@ from prunebench.sparsity.criteria import CRITERIA, Criterion, Sample, Solver
 from prunebench.sparsity.dynamics import DYNAMICS, Dynamics
 from prunebench.sparsity.patterns import PATTERNS
 from prunebench.sparsity.scopes import SCOPES, PerMatrix
-from prunebench.sparsity.sparsifier import REFINEMENTS, UPDATES, build_sparsifier
+from prunebench.sparsity.sparsifier import REFINEMENTS, REGROWTHS, UPDATES, build_sparsifier
 from prunebench.sparsity.stats import GradientStat, InputStat
 from prunebench.targets import Target
 from prunebench.validate import problems
@@ -43,8 +44,9 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import refusal_table  # noqa: E402
 
 OPTIONS = find_options()
-NO_METHODS = {  # recipes that are another level, or another size, of one
+NO_METHODS = {  # recipes that are another level, another size or another task of one
     "dense", "quickstart", "quickstart_smc_bench", *(f"bert_smc_{level}" for level in (50, 70, 80, 95, 97)),
+    *(name for name in OPTIONS["recipe"] if name.startswith(("smc_csqa_", "upstream_"))),
 }  # fmt: skip
 RECIPES = [option for name, option in OPTIONS["recipe"].items() if name not in NO_METHODS]
 METHODS = {method["name"]: method for method in list_methods(None)}
@@ -380,3 +382,41 @@ def test_dynamics_that_want_n_m() -> None:
             except UsageError:
                 wanting.add(name)
     assert wanting == set(axes.N_M_DYNAMICS)
+
+
+# --- settings of methods ------------------------------------------------------------------------------------------
+
+REGISTRIES = {
+    "criterion": CRITERIA, "scope": SCOPES, "refinement": REFINEMENTS, "update": UPDATES, "regrowth": REGROWTHS,
+    "dynamics": DYNAMICS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("axis", REGISTRIES)
+def test_yamls_have_every_setting_of_their_class(axis: str) -> None:
+    """What `plan` takes for all settings there are, with types, is what the class takes."""
+    for name, params in component_params(f"pruning/{axis}").items():
+        if name == "none":
+            continue
+        cls: Any = REGISTRIES[axis].check(name, params, seed=0, floor=0.0)
+        takes = {key: value.default for key, value in inspect.signature(cls).parameters.items()}
+        assert set(params) == set(takes) - set(OFFERED), name
+        for key, value in params.items():
+            assert value is None or takes[key] is None or type(value) is type(takes[key]), (name, key)
+
+
+@pytest.mark.parametrize(
+    ("word", "problem"),
+    [
+        (
+            "+pruning.criterion.params.block=3",
+            "criterion obert has no setting 'block' (did you mean 'block_size'?): it ",
+        ),
+        ("pruning.criterion.params.damp=large", "criterion obert: damp=large must be a number"),
+        ("pruning.criterion.params.exact=1", "criterion obert: exact=1 must be true or false"),
+        ("+pruning.scope.params.p=0.5", "scope global has no setting 'p': it takes none"),
+    ],
+)
+def test_settings_of_methods_are_checked_without_torch(word: str, problem: str) -> None:
+    config = load_config(["recipe=obert", "dataset=quickstart", "model=quickstart", word])
+    assert [line for line in problems(config) if line.startswith(problem)], problems(config)

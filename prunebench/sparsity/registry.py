@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
@@ -49,13 +49,10 @@ class Registry(Generic[T]):
         """
         cls = self._find(name)
         accepted = _settings(cls)
-        for key, value in (params or {}).items():
-            if key not in accepted:
-                takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
-                raise UsageError(f"{self.kind} {name} has no setting '{key}'{did_you_mean(key, accepted)}: {takes}")
-            if not _fits(value, accepted[key]):
-                kind = WORDS[type(accepted[key].default)]
-                raise UsageError(f"{self.kind} {name}: {key}={brief(value)} must be {kind}")
+        defaults = {key: parameter.default for key, parameter in accepted.items()}
+        optional = [key for key, parameter in accepted.items() if "None" in str(parameter.annotation)]
+        for problem in setting_problems(f"{self.kind} {name}", params or {}, defaults, optional):
+            raise UsageError(problem)
         for key, parameter in accepted.items():
             if parameter.default is parameter.empty and key not in {**offered, **(params or {})}:
                 raise UsageError(f"{self.kind} {name} needs the setting '{key}'")
@@ -88,14 +85,22 @@ class Registry(Generic[T]):
         return {point.name: point for point in entry_points(group=self.group)}
 
 
-def _fits(value: Any, setting: inspect.Parameter) -> bool:
-    """Whether a value is of the type of the setting's default, as far as that says anything."""
-    kind = type(setting.default)
-    if kind not in WORDS:
-        return True
-    if value is None:
-        return "None" in str(setting.annotation)
-    return type(value) is kind or (kind is float and type(value) is int)
+def setting_problems(
+    what: str, params: Mapping[str, Any], defaults: Mapping[str, Any], optional: Collection[str]
+) -> Iterator[str]:
+    """What is wrong with names and types of `params`, a line each. `optional`: those that may be null."""
+    for key, value in params.items():
+        if key not in defaults:
+            takes = f"it takes {', '.join(defaults)}" if defaults else "it takes none"
+            yield f"{what} has no setting '{key}'{did_you_mean(key, defaults)}: {takes}"
+        elif not ((value is None and key in optional) or _fits(value, defaults[key])):
+            yield f"{what}: {key}={brief(value)} must be {WORDS[type(defaults[key])]}"
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value is of the type of its default, as far as that says anything."""
+    kind = type(default)
+    return kind not in WORDS or type(value) is kind or (kind is float and type(value) is int)
 
 
 def _settings(cls: type) -> dict[str, inspect.Parameter]:
