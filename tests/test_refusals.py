@@ -740,6 +740,7 @@ FREE = {  # texts that may be anything, or whose rule is not a list of names
     "dataset.revision": "the hub knows", "dataset.train_file": "a file", "dataset.validation_file": "a file",
     "dataset.train_split": "the hub knows", "dataset.validation_splits": "the hub knows",
     "dataset.text_columns": "a file's header", "dataset.label_column": "a file's header", "dataset.labels": "names",
+    "dataset.prefix": "any text", "dataset.separator": "any text",
     "dataset.metrics": "ours or the hub's", "dataset.metric": "ours or the hub's", "dataset.params": "see Reviews",
     "pruning.components": "see COMPONENTS", "pruning.budget_from": "see COMPONENTS",
     "pruning.criterion.params": "the criterion knows", "pruning.schedule.name": "for people",

@@ -92,6 +92,9 @@ def test_closed_form_equals_the_real_class(config: dict[str, Any], head: str) ->
     assert sizes.component_sizes(config, head, labels) == real_sizes(config, head, labels)
 
 
+ENCODER_DECODERS = ("t5", "bart")  # whose sizes `plan` does not tell
+
+
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
 def test_model_yaml_describes_the_real_class(path: Path) -> None:
     lines = path.read_text().splitlines()
@@ -102,7 +105,8 @@ def test_model_yaml_describes_the_real_class(path: Path) -> None:
         assert content["model"] == {"name": "???", "config": {}}
         return
     head = sizes.CLASSIFY
-    assert sizes.component_sizes(config, head, 3) == real_sizes(config, head, 3)
+    known = None if config["model_type"] in ENCODER_DECODERS else real_sizes(config, head, 3)
+    assert sizes.component_sizes(config, head, 3) == known
     assert models.load_model("", head=head, num_labels=3, config=tiny_version(config), from_config=True, seed=0)
 
 
