@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
+import yaml
 from rich.console import Console
 
 from prunebench.cli import main
@@ -98,6 +99,19 @@ def test_runs_of_an_earlier_version_join_their_group_and_their_data(tmp_path: Pa
     finished_run(tmp_path, seed=3, old=True, settings={"outputs": "elsewhere", "trainer.log_every": 7})
     (group,) = group_runs(load_runs(tmp_path))
     assert list(group.seeds) == [1, 2, 3] and group.bench.content.startswith("texts ")
+
+
+def test_what_an_earlier_version_did_not_know_is_its_default(tmp_path: Path) -> None:
+    phases = {"pruning.schedule.phases": [{"name": "prune", "epochs": 0, "prune": True}, {"name": "recover"}]}
+    finished_run(tmp_path, seed=1, settings=phases)
+    for seed, kind in ((2, "mask"), (3, "scale")):
+        path = finished_run(tmp_path, seed=seed, settings=phases, old=True) / "config.yaml"
+        config = yaml.safe_load(path.read_text())
+        del config["pruning"]["dropout"], config["pruning"]["schedule"]["phases"][0]["train"]
+        config["pruning"]["adapters"] = {"kind": kind}
+        path.write_text(yaml.safe_dump(config))
+    groups = group_runs(load_runs(tmp_path))
+    assert sorted(list(group.seeds) for group in groups) == [[1, 2], [3]]
 
 
 def test_an_earlier_run_that_could_be_of_two_groups_stays_by_itself(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from omegaconf import MISSING
+
+from prunebench.config import PhaseConfig, RunConfig
 from prunebench.errors import UsageError, brief, did_you_mean
 from prunebench.listing import find_runs
 from prunebench.paths import RunFolder
@@ -18,6 +21,8 @@ from prunebench.progress import warn
 from prunebench.report import SPARSE
 from prunebench.results import evaluated_on
 from prunebench.sweep_record import MemberRecord, find_sweep
+
+PHASES = "pruning.schedule.phases"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +74,17 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The config by dotted key. Runs of earlier versions have it in config.yaml only, which is slower to read."""
+        """The config by dotted key. Runs of earlier versions have it in config.yaml only, which is slower to read.
+
+        What a version did not know yet is what it does by default.
+        """
         config = self.result.get("config") or (self.folder and _read_yaml(self.folder.config)) or {}
-        return flatten(config)
+        if not config:
+            return {}
+        settings = flatten(config)  # in the order of the config
+        settings |= {key: value for key, value in _defaults().items() if key not in settings}
+        phases = settings.get(PHASES) or []
+        return settings | {PHASES: [_phase() | phase if isinstance(phase, dict) else phase for phase in phases]}
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -207,6 +220,17 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """Every setting that has one."""
+    return {key: value for key, value in flatten(asdict(RunConfig())).items() if value != MISSING}
+
+
+@cache
+def _phase() -> dict[str, Any]:
+    return asdict(PhaseConfig())
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
