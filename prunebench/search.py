@@ -85,7 +85,7 @@ def search(
     check_package("search", settings.search.name)
     dimensions = space(words, settings, config_dir)
     swept = {dimension.key for dimension in dimensions}
-    fixed = [word for word in words if not is_ours(word) and word.lstrip("+").partition("=")[0] not in swept]
+    fixed = [word for word in all_words(words, settings) if key_of(word) not in swept]
     if "recipe" in swept:
         raise UsageError("recipe: a search takes one recipe; sweep its settings")
     prepare(_corners(fixed, dimensions), config_dir)
@@ -96,12 +96,21 @@ def search(
     return outcome_of(sweep)
 
 
+def key_of(word: str) -> str:
+    return word.lstrip("+").partition("=")[0]
+
+
+def all_words(words: Sequence[str], settings: RunConfig) -> list[str]:
+    """What the command line says of a run, and search.params of what it does not, with one value or several."""
+    given = [word for word in words if not is_ours(word)]
+    told = {key_of(word) for word in given}
+    return [*given, *(f"{key}={values}" for key, values in settings.search.params.items() if key not in told)]
+
+
 def space(words: Sequence[str], settings: RunConfig, config_dir: str | None) -> list[Dimension]:
     """What search.params and the command line sweep; the command line wins."""
-    given = {word.lstrip("+").partition("=")[0]: word for word in words if not is_ours(word)}
-    own = [f"{key}={values}" for key, values in settings.search.params.items() if key not in given]
-    checked = check_overrides(own, find_options(config_dir), sweep=True)
-    parsed = [OverridesParser.create().parse_override(word) for word in [*given.values(), *checked]]
+    checked = check_overrides(all_words(words, settings), find_options(config_dir), sweep=True)
+    parsed = [OverridesParser.create().parse_override(word) for word in checked]
     found = [_dimension(override) for override in parsed if override.is_sweep_override()]
     if not found:
         example = "'trainer.lr=tag(log,interval(1e-5,1e-3))'"

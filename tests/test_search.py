@@ -9,7 +9,7 @@ import pytest
 from prunebench.cli import main
 from prunebench.config import RunConfig
 from prunebench.options import find_options
-from prunebench.search import Dimension, single_values, space
+from prunebench.search import Dimension, all_words, single_values, space
 from prunebench.sweep import swept_words
 from prunebench.sweep_record import find_sweep, list_sweeps
 from tests.test_cli import RECIPE, runs  # noqa: F401 (a fixture)
@@ -26,12 +26,19 @@ def dimensions(*words: str) -> list[Dimension]:
 
 @pytest.mark.parametrize("name", [name for name in find_options()["search"] if name != "none"])
 def test_every_search_composes(name: str) -> None:
-    assert dimensions(f"search={name}", LR)[0] == Dimension("trainer.lr", low=1e-4, high=1e-2, log=True)
+    assert Dimension("trainer.lr", low=1e-4, high=1e-2, log=True) in dimensions(f"search={name}", LR)
+
+
+def test_what_a_ready_search_fixes_reaches_its_runs() -> None:
+    settings = single_values([*RECIPE, "search=lr_temperature"], None)
+    assert "pruning.schedule.final_lr=0" in all_words(RECIPE, settings)
+    told = "pruning.schedule.final_lr=1e-6"
+    assert [word for word in all_words([*RECIPE, told], settings) if "final_lr" in word] == [told]
 
 
 def test_the_ready_search_looks_for_learning_rate_and_temperature() -> None:
     rate, temperature = sorted(dimensions("search=lr_temperature"), key=lambda one: one.key, reverse=True)
-    assert (rate.key, rate.log) == ("trainer.lr", True) and rate.low < 5e-5 < rate.high
+    assert (rate.key, rate.log) == ("pruning.schedule.lr", True) and rate.low < 5e-5 < rate.high
     assert (temperature.key, temperature.log) == ("distillation.temperature", False)
 
 
