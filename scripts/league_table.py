@@ -210,6 +210,12 @@ NOTES = """
   sequences of 2,048 tokens, and was not tuned for sentences. Open.
 - Random pruning with ERK densities loses far less in one shot than with SNIP's ratios, and after an epoch both are the
   same. Open; one seed.
+- Gradients alone (the control gradient_magnitude) do as well in one shot as SNIP, which multiplies them by the weights,
+  and worse than Taylor, which squares that product for each batch. Open: one seed.
+- PERP ends below training everything by magnitude (one_shot_only in the second table): it prunes each matrix alike, not
+  with one threshold; which of the two costs it more was not measured.
+- The dense model of the trainings has 88.7, 92.8 and 93.2 by seed (83.4 under smc_bench_gmp's own dense recipe), after
+  six epochs, so longer trainings pass it, and "minus dense" of one seed does not compare with that of three.
 - Among the trainings those of the same length compare: gradual, window_25_75, acdc have 24 epochs, the lottery tickets
   72. The guidelines (quickstart) learn from the dense model alone (hardness 1), which is worse than what longer
   training on labels reaches there, so they stay near it.
