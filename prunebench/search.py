@@ -130,7 +130,9 @@ def _dimension(override: Override) -> Dimension:
             raise UsageError(f"{brief(override.input_line)}: the interval must rise, a logarithmic one from above 0")
         return Dimension(key, low=low, high=high, step=1 if whole else None, log="log" in values.tags)
     if isinstance(values, RangeSweep) and isinstance(values.start, int) and isinstance(values.step, int):
-        steps = list(range(values.start, int(values.stop or 0), values.step))
+        steps = list(range(values.start, int(values.stop or 0), values.step)) if values.step > 0 else []
+        if not steps:
+            raise UsageError(f"{brief(override.input_line)}: the range must rise")
         return Dimension(key, low=steps[0], high=steps[-1], step=values.step, log="log" in values.tags)
     return Dimension(key, choices=tuple(str(word) for word in override.sweep_string_iterator()))
 
@@ -169,8 +171,6 @@ class _Search:
         journal = sweep.folder.root / JOURNAL
         if force:
             journal.unlink(missing_ok=True)
-        if force:
-            journal.unlink(missing_ok=True)
         # the score is told so that more is better, whatever the metric
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(journal))),
@@ -184,21 +184,38 @@ class _Search:
 
         known = self._study.get_trials(deepcopy=False)
         self._compute([trial for trial in known if trial.state == TrialState.COMPLETE])  # their runs are finished
-        self._compute([trial for trial in known if trial.state == TrialState.RUNNING])  # when it was stopped
+        self._sweep.add_failed([self._member(trial) for trial in known if trial.state == TrialState.FAIL])
+        self._compute(
+            [self._whole(trial) for trial in known if trial.state == TrialState.RUNNING]
+        )  # when it was stopped
         at_a_time = members_at_a_time(self._sweep.settings) or self._settings.runs
         while (left := self._settings.runs - len(self._study.get_trials(deepcopy=False))) > 0:
             self._compute([self._ask() for _ in range(min(left, at_a_time))])
         self._tell_best()
 
     def _ask(self) -> Any:
+        self._sample_for(len(self._study.get_trials(deepcopy=False)))
+        return self._study.ask({one.key: one.distribution() for one in self._dimensions})
+
+    def _sample_for(self, number: int) -> None:
         import optuna
 
-        number = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = optuna.samplers.TPESampler(
             seed=(self._settings.seed + number) % 2**32,
             constant_liar=True,  # the others of its batch are not back yet
         )
-        return self._study.ask({one.key: one.distribution() for one in self._dimensions})
+
+    def _whole(self, trial: Any) -> Any:
+        """A trial with all of its values; some lack where it was stopped while they were proposed."""
+        import optuna
+
+        if all(one.key in trial.params for one in self._dimensions):
+            return trial
+        self._sample_for(trial.number)
+        whole = optuna.trial.Trial(self._study, trial._trial_id)
+        for one in self._dimensions:
+            whole._suggest(one.key, one.distribution())
+        return whole
 
     def _compute(self, trials: Sequence[Any]) -> None:
         if not trials:

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -225,6 +225,7 @@ class Sweep:
             self._stack.enter_context(locked(self.folder.lock, lambda: say("waiting for the same sweep elsewhere")))
         else:
             self.folder = SweepFolder(self._outputs)
+        self._before = self.folder.read()
         self.record = SweepRecord(self.folder.root.name, self._command, now())
         self._write()
         return self
@@ -239,13 +240,25 @@ class Sweep:
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
         try:
             for member in self.record.members:
-                if member.status == "running":
-                    member.status = "stopped" if stopped else "failed"
+                if member.status == "running":  # a process of its own may have ended meanwhile
+                    finished = member.run and read_result(self._run_folder(member.run)).get("status") == "finished"
+                    member.status = "finished" if finished else "stopped" if stopped else "failed"
             failed = error is not None or self.record.count("failed", "stopped")
             self.record.status = "stopped" if stopped else "failed" if failed else "finished"
             self._write()
         finally:
             self._stack.close()
+
+    def _run_folder(self, run: str) -> RunFolder:
+        return RunFolder(self._outputs / run)
+
+    def add_failed(self, members: Sequence[Member]) -> None:
+        """Puts members into the record that failed when this command was given before, with their reasons then."""
+        before = {member.name: member for member in self._before.members} if self._before else {}
+        for one in members:
+            known = before.get(one.name, MemberRecord(one.name, list(one.overrides)))
+            self.record.members.append(replace(known, status="failed"))
+        self._write()
 
     def add(self, prepared: Sequence[Prepared]) -> None:
         """Puts members into the record; `run` computes them."""

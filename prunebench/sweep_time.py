@@ -16,6 +16,7 @@ from prunebench.config import RunConfig
 from prunebench.digest import distils, prunes
 from prunebench.errors import UsageError
 from prunebench.listing import find_runs, read_result
+from prunebench.paths import RunFolder
 from prunebench.preview import preview
 
 SEEN_AT_MOST = 200  # runs; reading more takes longer than it tells
@@ -85,7 +86,7 @@ def _seen(work: tuple[Any, ...], way: tuple[Any, ...], result: Mapping[str, Any]
 
 def _seen_runs(outputs: str | Path) -> Iterator[Seen]:
     """The newest first."""
-    folders = sorted(find_runs(outputs), key=lambda folder: folder.config.stat().st_mtime, reverse=True)
+    folders = sorted(find_runs(outputs), key=_written, reverse=True)
     for folder in folders[:SEEN_AT_MOST]:
         try:
             config = _read(folder.config)
@@ -93,6 +94,14 @@ def _seen_runs(outputs: str | Path) -> Iterator[Seen]:
         except (OSError, ValueError, yaml.YAMLError, AttributeError, TypeError):
             continue  # damaged, or another version's
         yield from _seen(work, way, read_result(folder))
+
+
+def _written(folder: RunFolder) -> float:
+    """0 for a run that is cleaned away meanwhile."""
+    try:
+        return folder.config.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _read(path: Path) -> RunConfig:

@@ -23,7 +23,7 @@ from prunebench.config import PhaseConfig, RunConfig
 from prunebench.dashboard import documents, export
 from prunebench.dashboard.reading import Lines
 from prunebench.dashboard.serve import is_loopback, listen, make_app
-from prunebench.dashboard.store import Store
+from prunebench.dashboard.store import LEFT_OUT, Store
 from prunebench.sweep_record import MemberRecord, SweepFolder, SweepRecord
 from tests.dashboard_runs import HOSTILE, MATRICES, STEPS, make_run, rows, touch_later
 
@@ -147,6 +147,21 @@ def test_only_what_changed_is_read_and_told_again(tmp_path: Path) -> None:
     news = store.runs(news["version"])
     assert third in {row["id"] for row in news["runs"]} and news["gone"] == [first]
     assert store.document(f"curves/{first}") is None
+
+
+def test_who_is_left_out_is_told_at_once_and_comes_back(tmp_path: Path) -> None:
+    first = make_run(tmp_path, "a", group="g")
+    store = store_of(tmp_path)
+    version = store.runs()["version"]
+    second = make_run(tmp_path, "b", group="g")  # the same group and seed
+    news = store.runs(version)
+    rows_now = {row["id"]: row for row in store.runs()["runs"]}
+    (left_out,) = [name for name, row in rows_now.items() if row["reason"] == LEFT_OUT]
+    assert "group" not in rows_now[left_out] and left_out in {row["id"] for row in news["runs"]}
+    (counted,) = {first, second} - {left_out}
+    (tmp_path / counted / "config.yaml").unlink()
+    (row,) = store.runs(news["version"])["runs"]
+    assert (row["id"], row["reason"]) == (left_out, None) and row["group"]
 
 
 def test_of_a_growing_file_only_what_was_added_is_read(tmp_path: Path) -> None:

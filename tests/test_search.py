@@ -8,8 +8,9 @@ import pytest
 
 from prunebench.cli import main
 from prunebench.config import RunConfig
+from prunebench.errors import RunError
 from prunebench.options import find_options
-from prunebench.search import Dimension, all_words, single_values, space
+from prunebench.search import JOURNAL, Dimension, all_words, single_values, space
 from prunebench.sweep import swept_words
 from prunebench.sweep_record import find_sweep, list_sweeps
 from tests.test_cli import RECIPE, runs  # noqa: F401 (a fixture)
@@ -59,6 +60,7 @@ def test_the_space_is_written_in_hydras_words() -> None:
         (["seed=1,2"], "seed: a search compares runs of one seed"),
         (["trainer.lr=interval(1,0.1)"], "the interval must rise"),
         (["trainer.lr=tag(log,interval(0,1))"], "the interval must rise"),
+        (["trainer.batch_size=range(8,4)"], "the range must rise"),
         (["sparsity=interval(0.5,1.5)"], "sparsity=1.5: must be in [0, 1)"),  # an end that no run can have
         ([LR, "search.runs=0"], "search.runs=0"),
     ],
@@ -142,3 +144,44 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(
     monkeypatch.chdir(tmp_path.parent)
     assert main([*words, f"outputs={tmp_path}/other"]) == 0
     assert [config.trainer.lr for config, _ in scored] == continued
+
+
+def test_what_failed_in_a_search_is_told_again_and_not_tried_again(
+    scored: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sys
+
+    words = ["run", "-m", *RECIPE, "search=optuna", "search.runs=3", LR]
+    module = sys.modules["prunebench.run"]
+    run, calls = module.run, []
+
+    def failing(config: RunConfig, *, force: bool = False) -> dict[str, object]:
+        calls.append(config)
+        if len(calls) == 2:
+            raise RunError("the loss is not a number")
+        return dict(run(config, force=force))
+
+    monkeypatch.setattr(module, "run", failing)
+    for _ in range(2):  # the second time nothing is computed
+        assert main(words) == 1
+        assert len(calls) == 3
+        members = find_sweep("last", "outputs").members
+        assert sorted(member.status for member in members) == ["failed", "finished", "finished"]
+        assert [member.reason for member in members if member.reason] == ["the loss is not a number"]
+    assert "the loss is not a number" in capsys.readouterr().err
+
+
+def test_a_proposal_that_was_cut_short_is_completed(scored: Runs, tmp_path: Path) -> None:
+    """As it is where the search was killed between the values of a proposal."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    words = ["run", "-m", *RECIPE, "search=optuna", "search.runs=2", LR]
+    assert main(words) == 0
+    (journal,) = Path("outputs/.sweeps").glob(f"*/{JOURNAL}")
+    study = optuna.load_study(study_name="search", storage=JournalStorage(JournalFileBackend(str(journal))))
+    study.ask()
+    assert main(words) == 0
+    assert [member.status for member in find_sweep("last", "outputs").members] == ["finished"] * 3
+    assert len(scored) == 3

@@ -14,12 +14,13 @@ To be used from outside (no torch anywhere):
 
 from prunebench.compare.comparison import Comparison, Difference, Row, Table, compare, describe
 from prunebench.compare.groups import Bench, Group, differing, find_key, group_runs, short_key
-from prunebench.compare.runs import Run, flatten, load_runs, select, select_sweep
+from prunebench.compare.runs import Run, default_phase, default_settings, flatten, load_runs, select, select_sweep
 from prunebench.compare.statistics import Interval, Mean, holm, mean_std, paired_interval
 from prunebench.compare.where import parse_where
 
 __all__ = [
-    "Bench", "Comparison", "Difference", "Group", "Interval", "Mean", "Row", "Run", "Table", "compare", "describe",
+    "Bench", "Comparison", "Difference", "Group", "Interval", "Mean", "Row", "Run", "Table", "compare", "default_phase",
+    "default_settings", "describe",
     "differing", "find_key", "flatten", "group_runs", "holm", "load_runs", "mean_std", "paired_interval",
     "parse_where", "select", "select_sweep", "short_key",
 ]  # fmt: skip

@@ -82,9 +82,9 @@ class Run:
         if not config:
             return {}
         settings = flatten(config)  # in the order of the config
-        settings |= {key: value for key, value in _defaults().items() if key not in settings}
+        settings |= {key: value for key, value in default_settings().items() if key not in settings}
         phases = settings.get(PHASES) or []
-        return settings | {PHASES: [_phase() | phase if isinstance(phase, dict) else phase for phase in phases]}
+        return settings | {PHASES: [default_phase() | phase if isinstance(phase, dict) else phase for phase in phases]}
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -223,13 +223,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @cache
-def _defaults() -> dict[str, Any]:
+def default_settings() -> dict[str, Any]:
     """Every setting that has one."""
     return {key: value for key, value in flatten(asdict(RunConfig())).items() if value != MISSING}
 
 
 @cache
-def _phase() -> dict[str, Any]:
+def default_phase() -> dict[str, Any]:
     return asdict(PhaseConfig())
 
 

@@ -6,16 +6,11 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING
-
-from prunebench.compare import Group, Run, flatten
-from prunebench.config import PhaseConfig, RunConfig
+from prunebench.compare import Group, Run, default_phase, default_settings
 
 POINTS = 400  # of a learning curve
 MOMENTS = 60  # prunings at which the sparsity of every matrix is shown
@@ -77,6 +72,9 @@ def damaged_row(name: str) -> dict[str, Any]:
     return run_row(Run({"config": {"seed": None}}), folder, digest, "damaged")
 
 
+PLACE = ("group", "variant", "bucket", "detail")
+
+
 def place(group: Group) -> dict[str, Any]:
     """What a run is shown together with.
 
@@ -110,7 +108,7 @@ def complete(settings: Row) -> dict[str, Any]:
     One that an older run does not have is at its default (which is how its digest stayed the same). The phases of a
     schedule go by number, and of each what is not at its default: {"phases": [{"units": 2}]} -> {"phases.0.units": 2}.
     """
-    every, phase = _defaults()
+    every, phase = default_settings(), default_phase()
     told = {
         f"{PHASES}.{number}.{key}": value
         for number, one in enumerate(settings.get(PHASES) or [])
@@ -123,13 +121,6 @@ def complete(settings: Row) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """What JSON has no word for (.inf in YAML) as text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@cache
-def _defaults() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of all settings by dotted key, and of a phase."""
-    every = flatten(asdict(RunConfig()))
-    return {key: value for key, value in every.items() if value != MISSING}, asdict(PhaseConfig())
 
 
 # --- learning curves ----------------------------------------------------------------------------------------------

@@ -51,12 +51,18 @@ def report(docs: dict[str, Any]) -> tuple[str, list[str]]:
     most, told = BUDGET * max(100, len(docs["runs"]["runs"])), []
     page = assemble(docs)
     for what, shrink in SHRINK.items():
-        if len(page) <= most:
+        if _size(page) <= most:
             break
         shrink(docs)
         told.append(f"the report would be too large: {what}")
         page = assemble(docs)
+    if _size(page) > most:
+        told.append(f"the report is {_size(page) / 1e6:.1f} MB all the same, more than {most / 1e6:.0f} MB")
     return page, told
+
+
+def _size(page: str) -> int:
+    return len(page.encode())
 
 
 def _thin_curves(docs: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from prunebench.dashboard import documents
 from prunebench.dashboard.reading import Lines, Stamp, files_of, read_json, stamp_of
 from prunebench.listing import find_runs, status_of
 from prunebench.paths import RunFolder
+from prunebench.progress import silence
 from prunebench.sweep_record import list_sweeps
 
 Document = dict[str, Any]
@@ -36,9 +37,6 @@ class Known:
     settings: Mapping[str, Any]
     version: int  # of the store when this changed last
     metrics: Lines = field(default_factory=Lines)
-
-    def is_comparable(self) -> bool:
-        return bool(self.row["status"] == "finished" and self.row["reason"] != LEFT_OUT)
 
     def rows(self) -> list[Document]:
         """Of metrics.jsonl; kept as long as it grows."""
@@ -156,16 +154,20 @@ class Store:
 
     def _place(self, version: int) -> None:
         """A new run may join others, or make them differ."""
-        finished = {id(known.run): known for known in self._known.values() if known.is_comparable()}
-        for group in group_runs(known.run for known in finished.values()):
-            place = documents.place(group)
+        finished = {id(known.run): known for known in self._known.values() if known.row["status"] == "finished"}
+        with silence():  # who is left out is told in the page
+            groups = group_runs(known.run for known in finished.values())
+        for group in groups:
+            place = documents.place(group) | {"reason": None}
             for run in group.runs:
                 known = finished.pop(id(run))
                 if known.row | place != known.row:
                     known.row |= place
                     known.version = version
         for known in finished.values():
-            known.row["reason"] = LEFT_OUT
+            if known.row["reason"] != LEFT_OUT:
+                known.row = {key: value for key, value in known.row.items() if key not in documents.PLACE}
+                known.row["reason"], known.version = LEFT_OUT, version
 
     def _differences(self, settings: Mapping[str, Any]) -> Document:
         common = self._common or {}
