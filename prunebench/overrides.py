@@ -83,8 +83,13 @@ def _settings_of(name: str, options: Options) -> set[str]:
 
 def _chosen(sound: list[str]) -> set[str]:
     """Groups that the command line chooses itself, whatever a recipe that cannot be read would choose."""
-    names = {text.lstrip("+").partition("=")[0] for text in sound}
+    names = {key_of(text) for text in sound}
     return names & {"model", "dataset"}
+
+
+def key_of(word: str) -> str:
+    """The setting or group that a word is about: "+a.b=1" -> "a.b"."""
+    return word.lstrip("+").partition("=")[0]
 
 
 def swept_keys(overrides: list[str]) -> set[str]:
@@ -300,4 +305,4 @@ class Given:
 
 def given(overrides: list[str]) -> Given:
     """Of overrides that `check_overrides` passed."""
-    return Given(frozenset(text.lstrip("+").partition("=")[0] for text in overrides))
+    return Given(frozenset(key_of(text) for text in overrides))

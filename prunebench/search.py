@@ -20,7 +20,7 @@ from prunebench.config import RunConfig
 from prunebench.errors import UsageError, brief
 from prunebench.launchers import Outcome, check_package, members_at_a_time
 from prunebench.options import find_options
-from prunebench.overrides import check_overrides, find_type
+from prunebench.overrides import check_overrides, find_type, key_of
 from prunebench.progress import say, silence
 from prunebench.sweep import Member, OnResult, Prepared, Sweep, SweepOutcome, is_ours, member_of, outcome_of, prepare
 from prunebench.sweep_view import search_header
@@ -94,10 +94,6 @@ def search(
         sweep.expected = settings.search.runs
         _Search(sweep, dimensions, fixed, settings, config_dir, force, on_result).run()
     return outcome_of(sweep)
-
-
-def key_of(word: str) -> str:
-    return word.lstrip("+").partition("=")[0]
 
 
 def all_words(words: Sequence[str], settings: RunConfig) -> list[str]:

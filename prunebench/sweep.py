@@ -25,7 +25,7 @@ from prunebench.errors import UsageError, brief
 from prunebench.launchers import LAUNCHERS, Call, Launcher, Outcome, as_single, check_package, members_at_a_time
 from prunebench.listing import read_result
 from prunebench.options import find_options
-from prunebench.overrides import check_overrides, swept_keys
+from prunebench.overrides import check_overrides, key_of, swept_keys
 from prunebench.paths import RunFolder, locked
 from prunebench.progress import say, silence
 from prunebench.signals import ending_interrupts
@@ -122,12 +122,12 @@ def grid(checked: Sequence[str], config_dir: str | None) -> list[Member]:
 def member_of(words: Iterable[str], keys: Iterable[str]) -> Member:
     """Named by the settings of `keys`."""
     run_words = tuple(word for word in words if not is_ours(word))
-    name = " ".join(word.lstrip("+") for word in run_words if word.lstrip("+").partition("=")[0] in keys)
+    name = " ".join(word.lstrip("+") for word in run_words if key_of(word) in keys)
     return Member(name.replace("'", "") or "sweep", run_words)
 
 
 def is_ours(word: str) -> bool:
-    return word.lstrip("+").partition("=")[0].split(".")[0] in OURS
+    return key_of(word).split(".")[0] in OURS
 
 
 def prepare(members: Sequence[Member], config_dir: str | None, *, lenient: bool = False) -> list[Prepared]:

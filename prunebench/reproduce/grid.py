@@ -11,6 +11,7 @@ from prunebench.compose import load_config
 from prunebench.config import RunConfig
 from prunebench.errors import UsageError, brief, did_you_mean
 from prunebench.facts import sizes
+from prunebench.overrides import key_of
 from prunebench.reproduce.levels import Asked, Shares, Sizes, Unreachable, asked, shares
 from prunebench.reproduce.published import DATA, PLACEHOLDER, Cell, Published
 from prunebench.reproduce.small import Small
@@ -93,7 +94,7 @@ def build(table: Published, request: Request) -> Grid:
     planned = tuple(composer.plan(cell) for cell in cells)
     outputs = planned[0].config.outputs
     seeds = tuple(range(1, (1 if request.small else request.seeds) + 1))
-    changed = tuple(word for word in request.words if _key(word) not in TECHNICAL)
+    changed = tuple(word for word in request.words if key_of(word) not in TECHNICAL)
     grid = Grid(table, planned, seeds, outputs, request.small, changed)
     if not grid.runnable:
         raise UsageError("\n".join(dict.fromkeys(f"{p.cell.name}: {p.refused}" for p in planned)))
@@ -101,7 +102,7 @@ def build(table: Published, request: Request) -> Grid:
 
 
 def _check_words(words: Sequence[str]) -> None:
-    wrong = [f"{brief(word)}: {FIXED[_key(word)]}" for word in words if _key(word) in FIXED]
+    wrong = [f"{brief(word)}: {FIXED[key_of(word)]}" for word in words if key_of(word) in FIXED]
     if wrong:
         raise UsageError("\n".join(wrong))
 
@@ -141,13 +142,9 @@ def merged(*lists: Sequence[str]) -> list[str]:
     """key=value words, of which a later one takes the place of an earlier one with the same key."""
     result: dict[str, str] = {}
     for word in (word for words in lists for word in words):
-        result.pop(_key(word), None)
-        result[_key(word)] = word
+        result.pop(key_of(word), None)
+        result[key_of(word)] = word
     return list(result.values())
-
-
-def _key(word: str) -> str:
-    return word.lstrip("+").partition("=")[0]
 
 
 class _Composer:

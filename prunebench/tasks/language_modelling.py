@@ -21,12 +21,12 @@ from torch import Tensor
 from prunebench.config import DatasetConfig
 from prunebench.errors import RunError, UsageError
 from prunebench.progress import say
-from prunebench.tasks.base import Encoded, Heads, Prediction, Row, Task, require_finite
+from prunebench.tasks.base import Encoded, Heads, Prediction, Row, require_finite
 from prunebench.tasks.encoding import Columns
 from prunebench.tasks.settings import choose
 from prunebench.tasks.tables import Table
 from prunebench.tasks.texts import read_texts, too_short
-from prunebench.tasks.tokens import IGNORE, answer_at_labels, label_logits, mean_loss, token_scores, wanted
+from prunebench.tasks.tokens import IGNORE, TokenTask, answer_at_labels, token_scores
 
 SHARE = 0.15  # of the tokens, to be found by a masked model: Devlin et al. 2019
 MASKED, RANDOM = 0.8, 0.1  # of those: replaced by the mask, by any word; the rest stay
@@ -34,12 +34,9 @@ TRAINING = ("train", "holdout")  # of one text, cut alike, or the one would hold
 ROWS = 5_000  # of training text tokenised as one; the text that is scored is tokenised whole
 
 
-class LanguageModellingTask(Task):
+class LanguageModellingTask(TokenTask):
     """Windows of text. Scored are, causal, the tokens from `scored_from` on; masked, 15 % of them."""
 
-    keeps_logits = False  # vocabulary x tokens, and masks that change from step to step
-    labels = None
-    num_labels = 0  # the vocabulary's size belongs to the model
     settings = ("objective", "stride", "separator", "text_columns", "header")
 
     def __init__(self, dataset: DatasetConfig) -> None:
@@ -176,18 +173,6 @@ class LanguageModellingTask(Task):
         """The loss is the mean over tokens, and a window's share of them the same for all."""
         lengths: np.ndarray = data.lengths[indices]
         return lengths
-
-    def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """With the labels: where they are IGNORE no logits are computed, see `answer_at_labels`."""
-        return super().inputs(batch) | {"labels": batch["labels"]}
-
-    def heads(self, outputs: Any, batch: Mapping[str, Tensor]) -> Heads:
-        """{"logits": (N, V)} of the N labelled tokens."""
-        return {"logits": label_logits(outputs, batch)}
-
-    def loss(self, heads: Heads, batch: Mapping[str, Tensor]) -> Tensor:
-        """Cross-entropy, the mean over labelled tokens, of which every training window has as many."""
-        return mean_loss(heads["logits"], wanted(batch))
 
     def rows(self, heads: Heads, batch: Mapping[str, Tensor]) -> list[Row]:
         return token_scores(heads["logits"], batch)

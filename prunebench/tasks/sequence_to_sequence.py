@@ -16,26 +16,23 @@ from torch import Tensor
 
 from prunebench.errors import UsageError
 from prunebench.progress import say
-from prunebench.tasks.base import Encoded, Heads, Prediction, Row, Task, require_finite
+from prunebench.tasks.base import Encoded, Heads, Prediction, Row, require_finite
 from prunebench.tasks.encoding import Columns, bounds_of
 from prunebench.tasks.equations import value_of
 from prunebench.tasks.pairs import ANSWERS, Pairs, read_pairs
 from prunebench.tasks.settings import SACREBLEU
 from prunebench.tasks.tables import Table
-from prunebench.tasks.tokens import IGNORE, answer_at_labels, label_logits, mean_loss, token_scores, wanted
+from prunebench.tasks.tokens import IGNORE, TokenTask, answer_at_labels, token_scores
 
 CHUNK = 2000  # texts given to the tokenizer at once
 MULTIPLE = 8  # targets are padded to that
 
 
-class SequenceToSequenceTask(Task):
+class SequenceToSequenceTask(TokenTask):
     """A target text for every source text; learned with teacher forcing, judged by greedy generation."""
 
     head = "AutoModelForSeq2SeqLM"
     problem = "sequence_to_sequence"
-    keeps_logits = False  # vocabulary x tokens
-    labels = None
-    num_labels = 0  # the vocabulary's size belongs to the model
     settings = ("prefix", "text_columns", "label_column", "max_target_length", "header")
 
     # from rows to tokens
@@ -109,18 +106,6 @@ class SequenceToSequenceTask(Task):
         """The loss is the mean over tokens."""
         lengths: np.ndarray = np.diff(data.columns["target_ends"], prepend=0)[indices]
         return lengths
-
-    def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """With the labels, from which the decoder's inputs follow, see `answer_at_labels`."""
-        return super().inputs(batch) | {"labels": batch["labels"]}
-
-    def heads(self, outputs: Any, batch: Mapping[str, Tensor]) -> Heads:
-        """{"logits": (N, V)} of the N tokens of all targets."""
-        return {"logits": label_logits(outputs, batch)}
-
-    def loss(self, heads: Heads, batch: Mapping[str, Tensor]) -> Tensor:
-        """Cross-entropy, the mean over the targets' tokens."""
-        return mean_loss(heads["logits"], wanted(batch))
 
     def answer(self, model: Any, batch: Mapping[str, Tensor]) -> list[Row]:
         """The losses of the target's tokens, and `generated`: what the model writes by itself, greedily."""

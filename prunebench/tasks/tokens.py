@@ -15,8 +15,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunebench.slices import in_slices
+from prunebench.tasks.base import Heads, Task
 
 IGNORE = -100  # the label of tokens without one, as in transformers
+
+
+class TokenTask(Task):
+    """A task whose heads are {"logits": (N, V)} of the N labelled tokens of a batch."""
+
+    keeps_logits = False  # vocabulary x tokens
+    labels = None
+    num_labels = 0  # the vocabulary's size belongs to the model
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """With the labels, from which a decoder's inputs follow; where they are IGNORE no logits are computed."""
+        return super().inputs(batch) | {"labels": batch["labels"]}
+
+    def heads(self, outputs: Any, batch: Mapping[str, Tensor]) -> Heads:
+        return {"logits": label_logits(outputs, batch)}
+
+    def loss(self, heads: Heads, batch: Mapping[str, Tensor]) -> Tensor:
+        """Cross-entropy, the mean over the labelled tokens."""
+        return mean_loss(heads["logits"], wanted(batch))
 
 
 class _AtLabels:
